@@ -1,0 +1,72 @@
+# One word per task. `make` alone lists them.
+# Another Python:   make demo PYTHON=python3.12
+# On Linux, pip's torch comes with CUDA (about 3 GB). Without a GPU, the small one:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# pip runs again only when one of these files is newer than the stamp it left behind
+READY := $(VENV)/ready
+TEST_READY := $(VENV)/ready-test
+DOCS_READY := $(VENV)/ready-docs
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint types bench sandbox-results evaluate train docs clean
+
+help:  ## list the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+demo: $(READY)  ## text to 3D: "a red mushroom" into out/
+	@$(PY) -m jsdsd "a red mushroom" -o out
+
+test: $(TEST_READY)  ## the fast test suite
+	@$(PY) -m pytest
+
+slow: $(TEST_READY)  ## the tests that take minutes
+	@$(PY) -m pytest -m slow
+
+lint: $(TEST_READY)  ## style (ruff)
+	@$(PY) -m ruff check .
+
+types: $(TEST_READY)  ## types (mypy)
+	@$(PY) -m mypy
+
+bench: $(READY)  ## the renderer against marching with 3D grid_sample
+	@$(PY) benchmarks/renderer.py
+
+sandbox-results: $(READY)  ## every figure and table of docs/sandbox.md
+	@$(PY) -m jsdsd.sandbox.results
+
+evaluate: $(READY)  ## all numbers of docs/toybox.md and the contact sheet (half an hour)
+	@$(PY) -m jsdsd.toybox.evaluate prior
+	@$(PY) -m jsdsd.toybox.evaluate assets
+
+train: $(READY)  ## train the embedded prior again from nothing (hours)
+	@$(PY) -m jsdsd.toybox.train
+
+docs: $(DOCS_READY)  ## build the web pages into site/
+	@$(PY) -m mkdocs build --strict
+
+clean:  ## remove caches and results; .venv stays
+	rm -rf out site build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "jsdsd needs Python 3.10 or newer, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name a newer one, for example: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing jsdsd and its libraries into $(VENV) (once, a few minutes) ..."
+	@$(PIP) -e .
+	@touch $@
+
+$(TEST_READY): $(READY)
+	@echo "Installing the test tools into $(VENV) (once) ..."
+	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(DOCS_READY): $(READY)
+	@echo "Installing the documentation tools into $(VENV) (once) ..."
+	@$(PIP) -e '.[docs]'
+	@touch $@

@@ -1,0 +1,220 @@
+"""The discriminator. Its logit *is* the log density ratio: D* = p/(p+q) = sigmoid(log p/q).
+
+Three ways to know log_ratio = log p_t/q_t at a noised point: both densities given; q_t the exact mixture of the
+noised particles; or learned, by telling noised target samples from noised generated ones (Goodfellow et al. 2014,
+arXiv 1406.2661, Prop. 1; not re-read).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .diffusion import Schedule, Time, randn_like
+from .divergences import Estimate
+
+
+class Density(Protocol):
+    """A density known at every noise level (nats)."""
+
+    def log_prob(self, x: Tensor, t: Time | None = None) -> Tensor:
+        """log p_t(x) (B,) at x (B, ...); t None = the clean density."""
+
+
+class Situation(NamedTuple):
+    """What an objective knows when it asks for log-odds."""
+
+    denoiser: object  # the target; has log_prob(x, t) in the sandbox, not for SDXL
+    schedule: Schedule
+    x0: Tensor  # (N, ...) the generated samples
+    log_q: Tensor  # (B,) log q_t(x_t) of the particle mixture
+    generator: torch.Generator | None
+
+
+class LogOdds(Protocol):
+    """Anything that estimates log p_t/q_t, nats."""
+
+    def log_ratio(self, x_t: Tensor, t: Time, situation: Situation) -> Tensor:
+        """(B,) at x_t (B, ...)."""
+
+
+class Mixture(NamedTuple):
+    """The particle mixture q_t at B points."""
+
+    log_prob: Tensor  # (B,) nats
+    eps: Tensor  # (B, ...) the noise an exact denoiser *of the particles* predicts: -sigma s_q
+
+
+def particle_mixture(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Time, chunk: int = 1024) -> Mixture:
+    """q_t(x) = 1/N sum_i N(x; alpha x0_i, sigma² I), exactly: log density and noise prediction at x_t (B, ...).
+
+    x0 (N, ...) particles. Cost N·B; `chunk` rows of x_t at a time bound the memory (chunk x N floats, 41 MB for
+    10,000).
+    """
+    (alpha, sigma), dim = schedule.levels(t, x_t.flatten(1)), x_t[0].numel()
+    particles, scaled, ratio = x0.flatten(1), x_t.flatten(1) / alpha, sigma / alpha  # (N, d), (B, d)
+    log_sums, means = [], []
+    for rows in range(0, len(scaled), chunk):
+        part = slice(rows, rows + chunk)
+        # distances taken directly: the expanded square would cancel at small sigma
+        d = torch.cdist(scaled[part], particles, compute_mode="donot_use_mm_for_euclid_dist")  # (chunk, N)
+        logits = d.div_(ratio[part] if isinstance(ratio, Tensor) else ratio).square_().mul_(-0.5)
+        peak = logits.amax(1, keepdim=True)
+        kernel = logits.sub_(peak).exp_()  # one exp serves the density and the posterior
+        total = kernel.sum(1, keepdim=True)  # >= 1
+        log_sums.append((peak + total.log())[:, 0])
+        means.append(kernel @ particles / total)  # E[x0 | x_t] under q, (chunk, d)
+    flat_sigma = sigma.flatten() if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)
+    log_norm = (math.log(len(x0)) + dim * (0.5 * math.log(2 * math.pi) + flat_sigma.log())).to(x_t)
+    log_q = torch.cat(log_sums) - log_norm
+    return Mixture(log_q, schedule.eps_from_x0(x_t, torch.cat(means).view_as(x_t), t))
+
+
+@dataclass(frozen=True)
+class ExactLogOdds:
+    """log p_t - log q_t of two known densities (Gaussian mixtures, for instance)."""
+
+    p: Density
+    q: Density
+
+    def log_ratio(self, x_t: Tensor, t: Time, situation: Situation | None = None) -> Tensor:
+        """(B,) at x_t (B, ...)."""
+        return self.p.log_prob(x_t, t) - self.q.log_prob(x_t, t)
+
+
+@dataclass(frozen=True)
+class EnsembleLogOdds:
+    """log p_t of the denoiser's own density minus log q_t of the particle mixture: exact in the sandbox."""
+
+    def log_ratio(self, x_t: Tensor, t: Time, situation: Situation) -> Tensor:
+        """(B,) at x_t (B, ...). TypeError where the denoiser has no density (SDXL): learn the log-odds there."""
+        log_prob = getattr(situation.denoiser, "log_prob", None)
+        if log_prob is None:
+            raise TypeError(
+                f"{type(situation.denoiser).__name__} has no log_prob, so its log-odds are not known exactly: use "
+                "Ensemble(divergence, log_odds=LearnedLogOdds(sample_target)), or ReverseKL, which needs none"
+            )
+        return log_prob(x_t, t) - situation.log_q
+
+
+@dataclass(eq=False)
+class LearnedLogOdds:
+    """A small network on (x_t, t), trained online to tell target from generated; its logit estimates log p_t/q_t.
+
+    Each call first takes `updates` steps of binary cross-entropy on fresh noised samples at the levels asked for,
+    then answers. Carries its network from call to call: use one object per run.
+
+    sample_target(n, generator) -> (n, ...) clean target samples; None = the denoiser's own `sample`. updates: per
+    call. batch: samples of each side per update. width: of the 3 hidden layers. lr: Adam's. bound: the answer is
+    clamped to ±bound nats (None = not), which changes the divergence where it bites. seed: of the network's initial
+    weights.
+    """
+
+    sample_target: Callable[[int, torch.Generator | None], Tensor] | None = None
+    updates: int = 2
+    batch: int = 512
+    width: int = 64
+    lr: float = 3e-3
+    bound: float | None = None
+    seed: int = 0
+    net: nn.Module | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if min(self.updates, self.batch, self.width) < 1 or not self.lr > 0:
+            raise ValueError("updates, batch and width must be >= 1 and lr > 0")
+
+    def log_ratio(self, x_t: Tensor, t: Time, situation: Situation) -> Tensor:
+        """(B,) at x_t (B, ...), after the online updates."""
+        for _ in range(self.updates):
+            self.update(t, situation)
+        with torch.no_grad():
+            logits = self.logits(x_t, t, situation.schedule)
+        return logits if self.bound is None else logits.clamp(-self.bound, self.bound)
+
+    def logits(self, x_t: Tensor, t: Time, schedule: Schedule) -> Tensor:
+        """The network as it is: (B,) log-odds at x_t (B, ...), level t."""
+        flat = x_t.flatten(1)
+        if self.net is None:
+            with torch.random.fork_rng(devices=[]):  # leaves the global stream untouched
+                torch.manual_seed(self.seed)
+                sizes = [flat.shape[1] + 2, self.width, self.width, self.width, 1]
+                layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.SiLU())]
+                self.net = nn.Sequential(*layers[:-1]).to(flat)
+            self._optimizer = torch.optim.Adam(self.net.parameters(), self.lr)
+        level = torch.stack(
+            [torch.as_tensor(v).to(flat).expand(len(flat)) for v in (schedule.alpha(t), schedule.sigma(t))], 1
+        )
+        return self.net(torch.cat([flat, level], 1))[:, 0]
+
+    def update(self, t: Time, situation: Situation) -> float:
+        """One step of binary cross-entropy at level(s) t; the loss (nats). ValueError without target samples."""
+        sample = self.sample_target or getattr(situation.denoiser, "sample", None)
+        if sample is None:
+            raise ValueError("LearnedLogOdds needs target samples: give sample_target(n, generator) -> (n, ...)")
+        generator, x0 = situation.generator, situation.x0
+        pick = torch.randint(
+            len(x0),
+            (self.batch,),
+            generator=generator,
+            device="cpu" if generator is None else generator.device,
+        )
+        fake, real = x0[pick.to(x0.device)], sample(self.batch, generator).to(x0)
+        level = t if isinstance(t, int) else t[pick % len(t)]
+        noised = [situation.schedule.add_noise(x, randn_like(x, generator), level) for x in (real, fake)]
+        with torch.enable_grad():
+            on_real, on_fake = (self.logits(x, level, situation.schedule) for x in noised)
+            loss = (F.softplus(-on_real).mean() + F.softplus(on_fake).mean()) / 2
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+        return float(loss.detach())
+
+
+def discriminator(log_ratio: Tensor) -> Tensor:
+    """D = p/(p+q) = sigmoid(log p/q): the probability that a point, drawn from either with even odds, is the
+    target's.
+    """
+    return torch.sigmoid(log_ratio)
+
+
+def saturating_weight(log_ratio: Tensor) -> Tensor:
+    """Weight of s_q - s_p in grad E_q[log(1 - D)], D held fixed: D. Twice the Jensen-Shannon weight."""
+    return torch.sigmoid(log_ratio)
+
+
+def non_saturating_weight(log_ratio: Tensor) -> Tensor:
+    """Weight of s_q - s_p in grad E_q[-log D], D held fixed: 1 - D. Twice the SoftenedReverseKL weight."""
+    return torch.sigmoid(-log_ratio)
+
+
+def jsd_lower_bound(on_target: Tensor, on_generated: Tensor) -> Estimate:
+    """V(D)/2 + log 2 <= JSD, V(D) = E_p[log D] + E_q[log(1-D)], from any logits (N,) at samples of p and (M,) of q.
+
+    In expectation a lower bound for every D that did not see these samples, and JSD itself for D*. Nats.
+    """
+    if min(len(on_target), len(on_generated)) < 2:
+        raise ValueError("needs at least 2 logits of each side")
+    real, fake = -F.softplus(-on_target.double()), -F.softplus(on_generated.double())  # log D, log(1-D)
+    variance = real.var() / len(real) + fake.var() / len(fake)
+    return Estimate(float(real.mean() + fake.mean()) / 2 + math.log(2), float(variance.sqrt()) / 2)
+
+
+def calibration_curve(on_target: Tensor, on_generated: Tensor, bins: int = 10) -> Tensor:
+    """(bins, 3): mean D, observed share of target samples (even prior odds), share of samples in the bin; NaN rows
+    where a bin is empty. A calibrated discriminator has the first two equal. Logits (N,) at samples of p, (M,) of q.
+    """
+    logits = torch.cat([on_target, on_generated]).double()
+    share = torch.cat([torch.full_like(x, 0.5 / len(x), dtype=torch.float64) for x in (on_target, on_generated)])
+    is_target = torch.cat([torch.ones_like(on_target), torch.zeros_like(on_generated)]).double()
+    d = torch.sigmoid(logits)
+    which = (d * bins).long().clamp(max=bins - 1)
+    total = torch.zeros(bins, dtype=torch.float64).index_add(0, which, share)
+    mean_d = torch.zeros_like(total).index_add(0, which, share * d) / total
+    observed = torch.zeros_like(total).index_add(0, which, share * is_target) / total
+    return torch.stack([mean_d, observed, total], 1)

@@ -1,0 +1,256 @@
+"""SDXL as a denoiser of renders: one class for the embedded toybox and for the real thing.
+
+Everything foreign (diffusers, transformers) is adapted in this file to the library's conventions: prompts become
+`Embeddings` once; renders (B, H, W, 3) in [0, 1] become scaled latents with a gradient; latents become noise
+predictions without one.  The calling order is that of diffusers' StableDiffusionXLPipeline, equal to it by test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..objectives.diffusion import Schedule, guide
+from .views import SECTORS, coarse_view, fine_view
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionXLPipeline
+
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """P prompts: tokens (P, L, C), vectors (P, D); and what guidance compares them with, of the same shapes."""
+
+    tokens: Tensor
+    vectors: Tensor
+    negative_tokens: Tensor
+    negative_vectors: Tensor
+
+    def __getitem__(self, index: Tensor) -> Embeddings:
+        """The rows `index` (B,), one per picture of a batch."""
+        return Embeddings(
+            self.tokens[index], self.vectors[index], self.negative_tokens[index], self.negative_vectors[index]
+        )
+
+
+class Guidance:
+    """A text-to-image model that judges renders.
+
+    pipe: a StableDiffusionXLPipeline; `Guidance.load` makes one.  guidance_scale: diffusers' convention, 1 = none.
+    The U-Net runs in `dtype`; the VAE stays in float32, since SDXL's overflows in float16.
+    """
+
+    def __init__(
+        self,
+        pipe: StableDiffusionXLPipeline,
+        *,
+        guidance_scale: float = 7.5,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        words: Sequence[str] | None = None,
+    ):
+        kind = pipe.scheduler.config.get("prediction_type", "epsilon")
+        if kind not in ("epsilon", "v_prediction", "sample"):
+            raise ValueError(f'unknown prediction_type "{kind}": known are epsilon, v_prediction and sample')
+        self.pipe, self.guidance_scale, self.prediction_type, self.words = pipe, guidance_scale, kind, words
+        self.schedule = Schedule.from_scheduler(pipe.scheduler)
+        self.unet = _placed(pipe.unet, device, dtype)
+        self.vae = _placed(pipe.vae, device, torch.float32)
+        self.device, self.dtype = torch.device(device), dtype
+        self.image_size = int(self.unet.config.sample_size) * pipe.vae_scale_factor  # pixels; 64 toybox, 1024 SDXL
+        self.latent_shape = (int(self.unet.config.in_channels), *(int(self.unet.config.sample_size),) * 2)
+        for name, parameter in (*self.unet.named_parameters(), *self.vae.named_parameters()):
+            if not torch.isfinite(parameter).all():
+                raise ValueError(f"the model's weight {name} holds NaN or infinity: fetch or train the model again")
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = "toybox",
+        *,
+        guidance_scale: float | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> Guidance:
+        """From "toybox", "sdxl", a hub id or a folder in diffusers' layout.
+
+        dtype of the U-Net: default float16 on a GPU, else float32.  Raises FileNotFoundError for a folder that is
+        missing or incomplete, OSError where the hub cannot be reached, ValueError for a model that is no SDXL base.
+        """
+        device = torch.device(device)
+        half = device.type == "cuda" if dtype is None else dtype == torch.float16
+        dtype = dtype or (torch.float16 if half else torch.float32)
+        pipe, words = _load_pipeline(model, half)
+        scale = guidance_scale if guidance_scale is not None else 3.0 if words else 7.5  # see docs/toybox.md
+        return cls(pipe, guidance_scale=scale, device=device, dtype=dtype, words=words)
+
+    @property
+    def view_word(self) -> Callable[[float, float], str]:
+        """(azimuth, elevation) in degrees -> the word this model was taught for that view."""
+        return fine_view if self.words and set(" ".join(SECTORS).split()) <= set(self.words) else coarse_view
+
+    def check_prompt(self, prompt: str) -> None:
+        """ValueError for an empty prompt and, for the toybox, for words that it was never taught."""
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError('the prompt is empty: say what to make, as "a red mushroom"')
+        if self.words is not None:
+            from ..toybox.captions import check_words
+
+            check_words(prompt, self.words)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str], negative_prompt: str | None = None) -> Embeddings:
+        """Embed P prompts at once.  negative_prompt None is SDXL's zero embedding, "" the empty *text*: not the same.
+
+        Prompts longer than the model's window are cut by its tokenizer.
+        """
+        self.pipe.text_encoder.to(self.device)
+        self.pipe.text_encoder_2.to(self.device)
+        tokens, negative, vectors, negative_vectors = self.pipe.encode_prompt(
+            list(prompts),
+            device=self.device,
+            do_classifier_free_guidance=True,
+            negative_prompt=None if negative_prompt is None else [negative_prompt] * len(prompts),
+        )
+        return Embeddings(*(x.to(self.dtype) for x in (tokens, vectors, negative, negative_vectors)))
+
+    def encode_images(self, rgb: Tensor) -> Tensor:
+        """Scaled latents (B, 4, h, w) of pictures (B, H, W, 3) in [0, 1], with the gradient to the pictures.
+
+        Pictures of another size are resized to the model's first.  The mean of the VAE's posterior, not a sample.
+        """
+        x = rgb.permute(0, 3, 1, 2).to(device=self.device, dtype=torch.float32) * 2 - 1  # (B, 3, H, W)
+        if x.shape[-1] != self.image_size:
+            x = F.interpolate(
+                x,
+                (self.image_size, self.image_size),
+                mode="bilinear",
+                antialias=x.shape[-1] > self.image_size,
+            )
+        with torch.autocast(self.device.type, enabled=False):
+            return self.vae.encode(x).latent_dist.mean * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Pictures (B, H, W, 3) in [0, 1] of scaled latents (B, 4, h, w)."""
+        x = self.vae.decode(latents.float() / self.vae.config.scaling_factor).sample
+        return (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+
+    @torch.no_grad()
+    def predict_eps(
+        self, x_t: Tensor, t: int | Tensor, embeddings: Embeddings, guidance_scale: float | None = None
+    ) -> Tensor:
+        """The guided noise prediction eps_0 + s (eps_y - eps_0) for latents x_t (B, 4, h, w), embeddings of B prompts.
+
+        At s = 1 the negative half is not computed.
+        """
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        e, batch = embeddings, len(x_t)
+        if len(e.tokens) != batch:
+            raise ValueError(f"{batch} pictures need {batch} embeddings, got {len(e.tokens)}")
+        both = scale != 1
+        x = torch.cat([x_t, x_t]) if both else x_t
+        tokens = torch.cat([e.negative_tokens, e.tokens]) if both else e.tokens
+        vectors = torch.cat([e.negative_vectors, e.vectors]) if both else e.vectors
+        time = torch.as_tensor(t, device=self.device).expand(batch).repeat(2 if both else 1)
+        size = float(self.image_size)
+        time_ids = torch.tensor([size, size, 0, 0, size, size], device=self.device, dtype=self.dtype).expand(len(x), 6)
+        out = self.unet(
+            x.to(self.dtype),
+            time,
+            tokens,
+            added_cond_kwargs={"text_embeds": vectors, "time_ids": time_ids},
+            return_dict=False,
+        )[0].to(x_t.dtype)
+        eps = self._as_eps(x.to(x_t.dtype), out, time)
+        if not both:
+            return eps
+        eps_0, eps_y = eps.chunk(2)
+        return guide(eps_0, eps_y, scale)
+
+    def _as_eps(self, x_t: Tensor, out: Tensor, t: Tensor) -> Tensor:
+        if self.prediction_type == "v_prediction":
+            return self.schedule.eps_from_v(x_t, out, t)
+        return self.schedule.eps_from_x0(x_t, out, t) if self.prediction_type == "sample" else out
+
+
+def _placed(part: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
+    """A frozen network on `device`; cast only where that changes something."""
+    return (part.to(device) if part.dtype == dtype else part.to(device, dtype)).eval().requires_grad_(False)
+
+
+class ViewDenoiser:
+    """The objectives' denoiser for one batch of views: `look` says which embedded prompt each picture answers to."""
+
+    def __init__(self, guidance: Guidance, embeddings: Embeddings, guidance_scale: float | None = None):
+        self.guidance, self.embeddings, self.selected = guidance, embeddings, embeddings
+        self.schedule = guidance.schedule
+        self.guidance_scale = guidance.guidance_scale if guidance_scale is None else guidance_scale
+
+    def look(self, index: Sequence[int]) -> None:
+        self.selected = self.embeddings[torch.as_tensor(index, device=self.guidance.device)]
+
+    def predict_eps(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Tensor:
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        return self.guidance.predict_eps(x_t, t, self.selected, scale)
+
+
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+
+
+def _load_pipeline(model: str | Path, half: bool) -> tuple[Any, list[str] | None]:
+    """The diffusers pipeline, and the toybox's words where the folder is a toybox."""
+    if str(model) == "toybox":
+        from ..toybox import path
+
+        model = path()
+    name = SDXL if str(model) == "sdxl" else str(model)
+    folder = Path(name)
+    local = folder.is_dir()
+    if not local and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1):
+        raise FileNotFoundError(
+            f'there is no model folder "{name}"; give "toybox", "sdxl", a hub id (owner/name) or an existing folder'
+        )
+    if local:
+        missing = [part for part in ("model_index.json", *PARTS) if not (folder / part).exists()]
+        if missing:
+            raise FileNotFoundError(f'the model folder "{name}" is incomplete: it lacks {", ".join(missing)}')
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # it warns of a missing torchvision, which nothing here needs
+    transformers_logging.disable_progress_bar()
+    from diffusers import StableDiffusionXLPipeline
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        pipe = StableDiffusionXLPipeline.from_pretrained(
+            name,
+            variant="fp16" if half and not local else None,
+            use_safetensors=True,
+            add_watermarker=False,
+            dtype={"vae": torch.float32, "default": torch.float16 if half else torch.float32},
+        )
+    except OSError as error:
+        if local:
+            raise OSError(f'the model folder "{name}" cannot be read ({error}); copy or train it again') from error
+        raise OSError(
+            f'the weights of "{name}" are not on this machine and the hub cannot be reached.  '
+            "With a network, run once:\n"
+            f"    hf download {name}\nor give the folder of a copy as model=.  ({error})"
+        ) from error
+    finally:
+        logging.set_verbosity(level)
+    words = folder / "toybox.json"
+    return pipe, json.loads(words.read_text())["words"] if local and words.exists() else None

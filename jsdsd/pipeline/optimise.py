@@ -1,0 +1,86 @@
+"""One asset: random views of a voxel grid are pushed to where the objective says the diffusion model wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..objectives.distillation import Anneal, DistillRecord, Objective, distill
+from .cameras import orbit
+from .guidance import Guidance, ViewDenoiser
+from .renderer import Render, render
+from .views import SECTORS, random_background, random_views, view_prompts
+from .voxels import VoxelGrid
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step: what `distill` recorded, the step's renders, and the grid so far."""
+
+    record: DistillRecord
+    render: Render
+    grid: VoxelGrid
+
+
+def optimise(
+    guidance: Guidance,
+    prompt: str,
+    objective: Objective,
+    *,
+    seed: int = 0,
+    steps: int = 160,
+    views_per_step: int = 4,
+    resolution: int = 40,
+    size: int = 64,
+    negative_prompt: str | None = None,
+    guidance_scale: float | None = None,
+    t_start: float = 0.98,
+    t_end: float = 0.02,
+    density_rate: float = 0.1,
+    colour_rate: float = 0.03,
+    solid_weight: float = 0.1,
+    colour_std: float = 0.0,
+) -> Iterator[Progress]:
+    """Yields after every step; the last one's grid is the result.
+
+    resolution: voxels per axis of the finest of four levels (each half the next).  size: pixels of a render.
+    t_start, t_end: the noise levels fall linearly between these fractions of the schedule, over the run's real length.
+    density_rate, colour_rate: Adam's learning rates, logits per step.  solid_weight: weight of opacity (1 - opacity),
+    summed over pixels; it grows linearly from 0 over the run, so that a body may form in fog and must end solid.
+    colour_std: random tint of the start.  Raises FloatingPointError when something is not finite or the scene is empty.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    levels = [max(2, resolution // k) for k in (8, 4, 2)] + [resolution]
+    grid = VoxelGrid.blob(levels, colour_std=colour_std, generator=generator).to(guidance.device)
+    words = list(dict.fromkeys(guidance.view_word(45.0 * i, e) for e in (0.0, 90.0) for i in range(len(SECTORS))))
+    embeddings = guidance.encode_prompts(view_prompts(prompt, words), negative_prompt)
+    denoiser = ViewDenoiser(guidance, embeddings, guidance_scale)
+    rates = [
+        {"params": grid.density_levels, "lr": density_rate},
+        {"params": grid.colour_levels, "lr": colour_rate},
+    ]
+    adam = torch.optim.Adam(rates, betas=(0.9, 0.99))
+    picture: list[Render] = []
+
+    def produce(step: int) -> Tensor:
+        azimuth, elevation = random_views(views_per_step, generator, spread=True)
+        denoiser.look(
+            [words.index(guidance.view_word(a, e)) for a, e in zip(azimuth.tolist(), elevation.tolist(), strict=True)]
+        )
+        background = random_background(views_per_step, generator).to(guidance.device)
+        picture[:] = [render(grid, orbit(azimuth, elevation), size, background)]
+        if picture[0].opacity.amax() < 0.01:
+            raise FloatingPointError(
+                f"the scene is empty at step {step}: lower density_rate or guidance_scale, or try another seed"
+            )
+        return guidance.encode_images(picture[0].rgb)  # (B, 4, h, w)
+
+    def penalty(step: int) -> Tensor:
+        opacity = picture[0].opacity
+        return solid_weight * step / steps * (opacity * (1 - opacity)).sum()
+
+    for record in distill(produce, denoiser, objective, adam, steps, Anneal(t_start, t_end), generator, penalty):
+        yield Progress(record, picture[0], grid)

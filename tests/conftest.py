@@ -1,0 +1,44 @@
+"""What every test gets: fixed randomness, few threads, no network."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports a Hugging Face library: nothing is looked up on the hub, and no telemetry is sent.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import socket
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+
+# "fixed" draws the same examples on every run; HYPOTHESIS_PROFILE=explore looks for new ones.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))  # small tensors: more threads only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for the network fails, except to this machine itself (notebook kernels)."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"tests use no network, but something connects to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def same_random_state() -> None:
+    """Library code takes a torch.Generator; this guards what a test draws from torch's global one."""
+    torch.manual_seed(0)

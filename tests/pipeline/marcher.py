@@ -1,0 +1,91 @@
+"""Slow, obvious ray marchers, the renderer's oracle.  One ray at a time, one sample at a time, eight corners each.
+
+Everything differentiable is a torch scalar, so autograd gives the gradient of exactly what is written here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from jsdsd.pipeline.cameras import Camera
+
+
+def trilinear(field: Tensor, point: list[float]) -> Tensor:
+    """`field` (C, R, R, R), indexed z, y, x, at a point (x, y, z) of the box [-1, 1]^3; beyond it the nearest value."""
+    count = field.shape[1]
+    where = [min(max((p + 1) / 2 * (count - 1), 0.0), count - 1.0) for p in point]
+    base = [min(int(w), count - 2) for w in where]
+    part = [w - b for w, b in zip(where, base, strict=True)]
+    total = torch.zeros(len(field), dtype=field.dtype)
+    for ix in (0, 1):
+        for iy in (0, 1):
+            for iz in (0, 1):
+                share = math.prod(f if i else 1 - f for f, i in zip(part, (ix, iy, iz), strict=True))
+                total = total + share * field[:, base[2] + iz, base[1] + iy, base[0] + ix]
+    return total
+
+
+def box_span(origin: list[float], direction: list[float]) -> tuple[float, float]:
+    """Where the ray enters and leaves the box; enter >= leave where it misses.  Nothing behind the camera counts."""
+    enter, leave = 0.0, math.inf
+    for o, d in zip(origin, direction, strict=True):
+        d = d if abs(d) > 1e-12 else 1e-12
+        sides = sorted([(-1 - o) / d, (1 - o) / d])
+        enter, leave = max(enter, sides[0]), min(leave, sides[1])
+    return enter, leave
+
+
+def plane_samples(origin: list[float], direction: list[float], count: int) -> list[tuple[float, float, float]]:
+    """(t of the plane, begin, end) of each sample of the plane-aligned rule, nearest first."""
+    axis = max(range(3), key=lambda i: abs(direction[i]))  # the first of equals
+    step = 2 / (count - 1) / abs(direction[axis])
+    enter, leave = box_span(origin, direction)
+    samples = []
+    for i in range(count):
+        t = (-1 + 2 * i / (count - 1) - origin[axis]) / direction[axis]
+        begin, end = max(enter, t - step / 2), min(leave, t + step / 2)
+        if begin < end:
+            samples.append((t, begin, end))
+    return sorted(samples)
+
+
+def even_samples(origin: list[float], direction: list[float], count: int) -> list[tuple[float, float, float]]:
+    """`count` equal parts of the way through the box, each sampled in its middle."""
+    enter, leave = box_span(origin, direction)
+    if enter >= leave:
+        return []
+    edges = [enter + (leave - enter) * i / count for i in range(count + 1)]
+    return [((a + b) / 2, a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def march(
+    field: Tensor, origin: list[float], direction: list[float], samples: list[tuple[float, float, float]]
+) -> Tensor:
+    """(5,): red, green, blue, depth, transmittance of one ray through density and colour `field` (4, R, R, R)."""
+    rgb, depth, transmittance = torch.zeros(3, dtype=field.dtype), torch.zeros((), dtype=field.dtype), torch.ones(())
+    for t, begin, end in samples:
+        density, *colour = trilinear(field, [o + t * d for o, d in zip(origin, direction, strict=True)])
+        passed = torch.exp(-density * (end - begin))
+        weight = transmittance * (1 - passed)
+        rgb = rgb + weight * torch.stack(colour)
+        depth = depth + weight * (begin + end) / 2
+        transmittance = transmittance * passed
+    return torch.cat([rgb, depth[None], transmittance.to(field.dtype)[None]])
+
+
+def render_slowly(
+    density: Tensor, colour: Tensor, camera: Camera, size: int, background: float = 1.0, samples: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """rgb (B, H, W, 3), depth and opacity (B, H, W).  samples: even ones per ray; None: where it meets the planes."""
+    field = torch.cat([density[None], colour])
+    origins, directions = camera.rays(size)
+    rays = []
+    for o, d in zip(origins.reshape(-1, 3).tolist(), directions.reshape(-1, 3).tolist(), strict=True):
+        where = even_samples(o, d, samples) if samples else plane_samples(o, d, len(density))
+        rays.append(march(field, o, d, where))
+    result = torch.stack(rays).reshape(len(camera), size, size, 5)
+    rest = result[..., 4]
+    return result[..., :3] + rest[..., None] * background, result[..., 3], 1 - rest

@@ -1,0 +1,282 @@
+"""Asset: what is saved comes back, and what cannot work is refused in words before any work."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from jsdsd.pipeline import asset as asset_module
+from jsdsd.pipeline.asset import MARK, SUFFIXES, Asset, check_writable
+from jsdsd.pipeline.cameras import orbit
+from jsdsd.pipeline.renderer import render
+from jsdsd.pipeline.voxels import VoxelGrid, grid_points
+
+
+def coloured_ball(resolution: int = 16) -> VoxelGrid:
+    """Left half red, right half blue, seen from the front; green on top."""
+    points = grid_points(resolution)  # (R, R, R, 3)
+    density = 40 * (5 * (0.6 - points.norm(dim=-1))).clamp(0, 1)
+    x, _, z = points.unbind(-1)
+    return VoxelGrid.from_fields(density, torch.stack([(x < 0).float(), (z + 1) / 2, (x >= 0).float()]))
+
+
+@pytest.fixture
+def ball() -> Asset:
+    config = {"seed": 3, "steps": 2, "dtype": torch.float32, "versions": {"torch": "2"}}
+    return Asset(coloured_ball(), "a ball – größer", config, [{"t": 980, "seconds": 0.5}, {"t": 20, "seconds": 0.25}])
+
+
+def test_render_is_the_renderers_picture(ball: Asset) -> None:
+    picture = ball.render(30, elevation=40, size=24, background=0.5)
+    with torch.no_grad():
+        expected = render(ball.grid, orbit(30, 40), 24, 0.5).rgb[0].numpy()
+    assert picture.dtype == np.float32 and picture.shape == (24, 24, 3)
+    assert picture.min() >= 0 and picture.max() <= 1
+    np.testing.assert_allclose(picture, expected, atol=1e-6)
+
+
+def test_render_takes_a_coloured_background(ball: Asset) -> None:
+    np.testing.assert_allclose(ball.render(0, size=8, background=(1, 0.5, 0))[0, 0], [1, 0.5, 0], atol=1e-3)
+
+
+def test_azimuth_turns_the_way_the_cameras_do(ball: Asset) -> None:
+    front, back = ball.render(0, 0, 32), ball.render(180, 0, 32)
+    assert front[16, 10, 0] > 0.8 > 0.2 > front[16, 10, 2]  # red on the left
+    assert back[16, 10, 2] > 0.8 > 0.2 > back[16, 10, 0]  # blue on the left
+
+
+def test_turntable_is_one_round_of_renders(ball: Asset) -> None:
+    frames = ball.turntable(frames=4, size=16)
+    assert [f.size for f in frames] == [(16, 16)] * 4 and frames[0].mode == "RGB"
+    for i, frame in enumerate(frames):
+        np.testing.assert_allclose(np.asarray(frame) / 255, ball.render(90 * i, size=16), atol=0.5 / 255 + 1e-6)
+    with pytest.raises(ValueError, match="frames must be at least 1"):
+        ball.turntable(frames=0)
+
+
+def test_views_are_in_reading_order(ball: Asset) -> None:
+    sheet = np.asarray(ball.views(count=6, size=16, columns=4))
+    assert sheet.shape == (32, 64, 3)
+    np.testing.assert_array_equal(sheet[16:, 16:32], np.asarray(ball.turntable(6, 16)[5]))
+    assert (sheet[16:, 32:] == 255).all()
+
+
+def test_looking_asks_for_no_gradient(ball: Asset) -> None:
+    ball.turntable(1, 8)
+    assert all(parameter.grad is None for parameter in ball.grid.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_is_saved_comes_back(tmp_path: Path, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    grid = VoxelGrid([torch.randn(4, r, r, r, generator=generator).to(dtype) for r in (3, 5)])
+    asset = Asset(grid, 'a "ball"\n', {"seed": 1, "list": [1.5, None, True]}, [{"t": 5, "loss": 0.1}])
+    path = asset.save(tmp_path / "x.safetensors")
+    again = Asset.load(path)
+    assert path == tmp_path / "x.safetensors"
+    assert (again.prompt, again.config, again.history) == (asset.prompt, asset.config, asset.history)
+    assert len(again.grid.levels) == 2
+    for a, b in zip(asset.grid.levels, again.grid.levels, strict=True):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+
+
+def test_the_same_asset_gives_the_same_bytes(ball: Asset, tmp_path: Path) -> None:
+    for suffix in set(SUFFIXES) - {".gif"}:  # which only adds time to .png
+        first = ball.save(tmp_path / f"a{suffix}").read_bytes()
+        assert first == ball.save(tmp_path / f"b{suffix}").read_bytes(), suffix
+
+
+def test_facts_are_json_whatever_was_put_in() -> None:
+    config: dict[str, Any] = {
+        "path": Path("a/b"), "nan": float("nan"), "inf": float("-inf"), "array": np.array([1, 2]),
+        "type": torch.float16,
+        "tensor": torch.tensor(1.5), "scalar": np.float32(0.5), "tuple": (1, 2), 3: "number as key",
+    }  # fmt: skip
+    facts = Asset(VoxelGrid.blob((4,)), "x", config).facts()
+    assert json.loads(json.dumps(facts, allow_nan=False))["config"] == {
+        "path": "a/b", "nan": None, "inf": None, "array": [1, 2], "type": "torch.float16", "tensor": 1.5, "scalar": 0.5,
+        "tuple": [1, 2], "3": "number as key",
+    }  # fmt: skip
+
+
+def test_gif_turns_for_ever(ball: Asset, tmp_path: Path) -> None:
+    with Image.open(ball.save(tmp_path / "x.gif")) as gif:
+        assert (gif.n_frames, gif.size, gif.info["loop"]) == (30, (256, 256), 0)
+        gif.seek(15)
+        back = np.asarray(gif.convert("RGB")) / 255
+    assert np.abs(back - ball.render(180)).mean() < 0.02  # 256 colours a frame
+
+
+def test_png_is_eight_views(ball: Asset, tmp_path: Path) -> None:
+    with Image.open(ball.save(tmp_path / "x.PNG")) as png:
+        assert png.size == (1024, 512)
+
+
+def test_save_makes_missing_folders_and_leaves_nothing_else(ball: Asset, tmp_path: Path) -> None:
+    path = ball.save(str(tmp_path / "new" / "newer" / "x.safetensors"))
+    assert isinstance(path, Path) and [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
+
+
+def test_a_saved_file_has_the_usual_permissions(ball: Asset, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    path = ball.save(tmp_path / "x.safetensors")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_a_save_that_fails_leaves_the_old_file(
+    ball: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ball.save(tmp_path / "x.safetensors")
+    before = path.read_bytes()
+
+    def full(*_: object) -> bytes:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Asset, "_encoded", full)
+    with pytest.raises(OSError, match="no space left"):
+        ball.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object) -> bytes:
+        raise AssertionError("work was done before the place was checked")
+
+    monkeypatch.setattr(Asset, "_encoded", work)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_bad_places_are_refused_before_the_work(ball: Asset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.gif").mkdir()
+    with pytest.raises(ValueError, match=r'"x.stp".*\.safetensors, \.glb'):
+        ball.save(tmp_path / "x.stp")
+    with pytest.raises(ValueError, match="must end in one of"):
+        ball.save(tmp_path / "glb")
+    with pytest.raises(OSError, match="is a file, not a folder"):
+        ball.save(tmp_path / "file" / "x.gif")
+    with pytest.raises(OSError, match="cannot write into the folder"):
+        ball.save(tmp_path / "file" / "deeper" / "x.gif")
+    with pytest.raises(IsADirectoryError, match="there is a folder of that name"):
+        ball.save(tmp_path / "folder.gif")
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(ball: Asset, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="cannot write into the folder"):
+        ball.save(tmp_path / "x.gif")
+
+
+def test_a_refused_folder_is_named(ball: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(asset_module.Path, "open", refuse)
+    with pytest.raises(PermissionError, match=f'cannot write into the folder "{tmp_path}": Permission denied'):
+        ball.save(tmp_path / "x.gif")
+
+
+def test_check_writable_leaves_no_file_and_keeps_an_old_one(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "x.gif")
+    assert list((tmp_path / "a").iterdir()) == []
+    (tmp_path / "x.gif").write_text("old")
+    check_writable(tmp_path / "x.gif")
+    assert (tmp_path / "x.gif").read_text() == "old"
+
+
+def test_load_refuses_a_file_that_is_cut_anywhere(ball: Asset, tmp_path: Path) -> None:
+    data = ball.save(tmp_path / "x.safetensors").read_bytes()
+    for length in (0, 4, 8, 100, len(data) // 2, len(data) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(data[:length])
+        with pytest.raises(ValueError, match=r'cut\.safetensors" is damaged.*generate the\s+asset again'):
+            Asset.load(tmp_path / "cut.safetensors")
+
+
+def with_facts(path: Path, facts: object, tensors: dict[str, torch.Tensor] | None = None) -> Path:
+    tensors = {"levels.0": torch.zeros(4, 3, 3, 3)} if tensors is None else tensors
+    safetensors.torch.save_file(tensors, path, {MARK: facts if isinstance(facts, str) else json.dumps(facts)})
+    return path
+
+
+GOOD = {"version": 1, "prompt": "x", "config": {}, "history": []}
+
+
+def test_load_accepts_what_these_tests_break(tmp_path: Path) -> None:
+    assert Asset.load(with_facts(tmp_path / "x", GOOD)).prompt == "x"
+
+
+@pytest.mark.parametrize(
+    ("facts", "tensors", "words"),
+    [
+        ({**GOOD, "version": 2}, None, "has asset format 2, but this jsdsd reads up to 1: upgrade"),
+        ({"version": 1}, None, "a part missing or broken .'prompt'"),
+        ("{", None, "a part missing or broken"),
+        ("[]", None, "a part missing or broken"),
+        (GOOD, {"weight": torch.zeros(4, 3, 3, 3)}, "a part missing or broken .'levels.0'"),
+        (GOOD, {"levels.0": torch.full((4, 3, 3, 3), float("nan"))}, "NaN or infinity"),
+        (GOOD, {"levels.0": torch.full((4, 3, 3, 3), float("inf"))}, "NaN or infinity"),
+        (GOOD, {"levels.0": torch.zeros(3, 3, 3)}, "shape"),
+        (GOOD, {}, "at least one level"),
+    ],
+)
+def test_load_refuses_what_is_not_an_asset(
+    tmp_path: Path, facts: object, tensors: dict[str, torch.Tensor] | None, words: str
+) -> None:
+    path = with_facts(tmp_path / "x.safetensors", facts, tensors)
+    with pytest.raises(ValueError, match=words) as caught:
+        Asset.load(path)
+    assert "x.safetensors" in str(caught.value)
+
+
+def test_load_refuses_foreign_files(tmp_path: Path) -> None:
+    safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors.*was not written by Asset\.save"):
+        Asset.load(tmp_path / "model.safetensors")
+    torch.save({"levels.0": torch.zeros(3)}, tmp_path / "pickle.safetensors")
+    with pytest.raises(ValueError, match="damaged or not a safetensors file"):
+        Asset.load(tmp_path / "pickle.safetensors")
+    with pytest.raises(FileNotFoundError, match='there is no asset file ".*nothing'):
+        Asset.load(tmp_path / "nothing.safetensors")
+    with pytest.raises(FileNotFoundError):
+        Asset.load(tmp_path)
+
+
+def test_a_grid_with_nan_is_not_saved(tmp_path: Path) -> None:
+    grid = VoxelGrid.blob((4,))
+    with torch.no_grad():
+        grid.density_levels[0][0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        Asset(grid, "x").save(tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_notebook_display(ball: Asset) -> None:
+    with Image.open(io.BytesIO(ball._repr_png_())) as picture:
+        assert picture.size == (768, 192)
+    page = ball._repr_html_()
+    assert page.startswith("<iframe") and "webgl2" in page
+    assert page.count('"') == 10  # what the page contains is escaped: only the attributes' own quotes remain
+
+
+def test_notebook_display_of_an_empty_scene_is_a_picture() -> None:
+    empty = Asset(VoxelGrid([torch.full((4, 4, 4, 4), -10.0)]), "<nothing>")
+    page = empty._repr_html_()
+    assert page.startswith("<img") and "<nothing>" not in page and "&lt;nothing&gt;" in page
+
+
+def test_repr_says_what_it_is(ball: Asset) -> None:
+    assert repr(ball) == "Asset('a ball – größer', 16 x 16 x 16 voxels, seed 3, 2 steps)"

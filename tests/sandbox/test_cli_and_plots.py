@@ -1,0 +1,91 @@
+"""The command line and the pictures: they come out, show what they should, and refuse what they must."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from jsdsd.objectives import SDS, JensenShannon, ReverseKL
+from jsdsd.sandbox import (
+    animate,
+    off_centre,
+    plot_gradient_field,
+    plot_loss_landscape,
+    plot_one_gaussian,
+    plot_particles,
+    plot_trajectories,
+    plot_weights,
+    ring,
+    two_modes,
+)
+from jsdsd.sandbox.__main__ import OBJECTIVES, main, named_objectives, named_target, parser
+
+
+def frames_of(file: Path) -> int:
+    with Image.open(file) as image:
+        return getattr(image, "n_frames", 1)
+
+
+def test_a_run_writes_figure_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--objectives", "sds,ensemble_jsd", "--steps", "8", "--particles", "16", "-o", str(tmp_path)]
+    assert main([*arguments, "--gif"]) == 0
+    printed, table = capsys.readouterr().out, (tmp_path / "off_centre.txt").read_text()
+    assert table in printed and "ensemble_jsd" in table and len(table.splitlines()) == 3
+    assert frames_of(tmp_path / "off_centre.png") == 1 and frames_of(tmp_path / "off_centre_sds.gif") == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", "sqare"], "unknown target 'sqare'; choose one of ring"),
+        (["--objectives", "jds"], "unknown objective jds; choose from sds"),
+        (["--objectives", ","], "unknown objective"),
+        (["--steps", "0"], "steps must be >= 1"),
+        (["--particles", "-3"], "particles"),
+        (["--steps", "many"], "invalid int"),
+    ],
+)
+def test_bad_arguments_end_in_words(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "-o", "/tmp"])
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_help_names_every_choice_and_default() -> None:
+    text = " ".join(parser().format_help().split())
+    for word in ("off_centre", "random:SEED", "ensemble_jsd_learned", "1500", "256"):
+        assert word in text
+
+
+def test_every_objective_has_a_gradient_and_every_call_makes_a_new_one() -> None:
+    for name, make in OBJECTIVES.items():
+        assert make().gradient(named_target("random:3"), torch.zeros(2, 2), 500).grad.shape == (2, 2), name
+    first, second = (named_objectives("ensemble_jsd_learned")["ensemble_jsd_learned"] for _ in range(2))
+    assert first is not second
+
+
+def test_pictures_show_their_data(tmp_path: Path) -> None:
+    axes = Figure(figsize=(9, 6)).subplots(2, 3).flatten()
+    x = torch.randn(20, 2)
+    dots = plot_particles(axes[0], ring(), x, "title").collections[0]
+    assert torch.allclose(torch.as_tensor(dots.get_offsets().data).float(), x)
+    assert len(plot_trajectories(axes[1], ring(), torch.randn(5, 20, 2), shown=7).lines) == 7
+    assert len(plot_weights(axes[2], [JensenShannon(), ReverseKL()]).lines) == 2
+    assert len(plot_one_gaussian(axes[3], two_modes(3), [ReverseKL()]).lines) == 1
+    star = plot_loss_landscape(axes[4], two_modes(3), JensenShannon(), points=20).lines[0].get_xydata()[0]
+    assert star[0] == pytest.approx(0, abs=0.01) and star[1] == pytest.approx(3.12, abs=0.01)
+    arrows = plot_gradient_field(axes[5], off_centre(), SDS(), 900, (-5, 5, -5, 5), points=3, draws=8).collections[0]
+    assert arrows.U[0] > 0 and arrows.U[2] < 0  # from left and right, inwards
+    axes[0].figure.savefig(tmp_path / "all.png")
+    assert (tmp_path / "all.png").stat().st_size > 20_000
+
+
+def test_an_animation_is_a_gif(tmp_path: Path) -> None:
+    file = animate(ring(), torch.randn(4, 10, 2), tmp_path / "run.gif")
+    assert frames_of(file) == 4
+    with pytest.raises(ValueError, match=r"\.gif"):
+        animate(ring(), torch.randn(4, 10, 2), tmp_path / "run.mp4")

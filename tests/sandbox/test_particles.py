@@ -1,0 +1,74 @@
+"""Runs: what mode seeking and mode covering do, that a seed fixes them, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from jsdsd.objectives import JSD, SDI, SDS, Ensemble, JensenShannon, LearnedLogOdds, ReverseKL
+from jsdsd.sandbox import (
+    Particles,
+    fit_particles,
+    mode_divergence,
+    off_centre,
+    ring,
+    spread_ratio,
+    trajectories,
+    unbalanced,
+)
+
+
+def test_independent_particles_collapse_and_an_ensemble_does_not() -> None:
+    """off_centre: SDS sends every particle to the mode in the middle, and to its peak; the ensemble fills all
+    four.
+    """
+    target = off_centre()
+    alone = fit_particles(target, SDS(), 64, 400, lr=0.05)
+    together = fit_particles(target, Ensemble(JensenShannon()), 64, 400, lr=0.05)
+    assert mode_divergence(alone, target) > 0.35 and spread_ratio(alone, target) < 0.3
+    assert mode_divergence(together, target) < 0.05
+
+
+def test_the_learned_log_odds_serve_as_well() -> None:
+    target = unbalanced()
+    x = fit_particles(target, Ensemble(JensenShannon(), LearnedLogOdds(updates=1, batch=128)), 64, 300)
+    assert mode_divergence(x, target) < 0.05
+
+
+@pytest.mark.parametrize("objective", [SDS(), SDI(), JSD(), Ensemble(ReverseKL())], ids=lambda o: type(o).__name__)
+def test_same_seed_same_bytes_for_every_objective(objective: object) -> None:
+    runs = [fit_particles(ring(), objective, 32, 20, seed) for seed in (1, 1, 2)]  # type: ignore[arg-type]
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+    assert runs[0].shape == (32, 2) and not runs[0].requires_grad
+
+
+def test_records_and_trajectories_tell_the_run() -> None:
+    points = Particles(16, seed=3)
+    start = points.x.detach().clone()
+    records = list(points.run(ring(), SDS(), steps=40))
+    assert torch.equal(records[0].x0, start) and len(records) == 40
+    path = trajectories(ring(), SDS(), 16, 40, seed=3, frames=10)
+    assert path.shape == (11, 16, 2) and torch.equal(path[0], start) and torch.equal(path[-1], points.x.detach())
+    assert torch.equal(path[5], records[20].x0)
+
+
+def test_refusals() -> None:
+    for bad in ({"particles": 0}, {"start_std": 0.0}, {"steps": 0}, {"lr": -1.0}):
+        with pytest.raises(ValueError, match=">"):
+            fit_particles(ring(), SDS(), **bad)  # type: ignore[arg-type]
+    for objective in ("jsd", SDS, None):
+        with pytest.raises(TypeError, match="objective must be an object"):
+            fit_particles(ring(), objective)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="target must have"):
+        fit_particles("ring", SDS())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="frames"):
+        trajectories(ring(), SDS(), steps=10, frames=11)
+
+
+def test_import_is_cheap() -> None:
+    heavy = "{'matplotlib', 'diffusers', 'transformers'} & set(sys.modules)"
+    code = f"import sys, jsdsd.objectives, jsdsd.sandbox; assert not {heavy}, {heavy}"
+    subprocess.run([sys.executable, "-c", code], check=True)

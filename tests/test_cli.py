@@ -1,0 +1,180 @@
+"""The command line: what it passes on, what it writes, and how it fails. `generate` is replaced by a stand-in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import jsdsd
+from jsdsd import Asset, VoxelGrid
+from jsdsd.__main__ import BAD_INPUT, FAILED_RUN, FILES, INTERRUPTED, main
+
+
+def small_asset(prompt: str = "a grey ball", seed: int = 0) -> Asset:
+    history = [{"step": 0, "t": 980, "grad_norm": float("nan"), "seconds": 0.1}]
+    return Asset(VoxelGrid.blob((12,)), prompt, {"seed": seed, "dtype": torch.float32}, history)
+
+
+class Stand:
+    """In generate's place: remembers its arguments; returns assets or raises `error`."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error, self.called = error, False
+
+    def __call__(self, prompt: str, **arguments: Any) -> Asset | list[Asset]:
+        self.called, self.prompt, self.arguments = True, prompt, arguments
+        if self.error is not None:
+            raise self.error
+        many = [small_asset(prompt, arguments["seed"] + i) for i in range(arguments["num_assets"])]
+        return many if len(many) > 1 else many[0]
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
+    monkeypatch.chdir(tmp_path)
+    turntable = Asset.turntable  # small pictures: these tests ask which files there are, not how they look
+    monkeypatch.setattr(Asset, "turntable", lambda self, frames=30, size=256, elevation=15: turntable(self, 2, 16))
+    result = Stand()
+    monkeypatch.setattr(jsdsd, "generate", result, raising=False)
+    return result
+
+
+def test_writes_every_file_and_says_where(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["a grey ball"]) == 0
+    printed = capsys.readouterr().out
+    for name, use in FILES.items():
+        assert (Path("out") / name).stat().st_size > 0
+        assert f"{Path('out') / name} " in printed and use in printed
+    assert {p.name for p in Path("out").iterdir()} == set(FILES)
+    assert Asset.load("out/asset.safetensors").prompt == "a grey ball"
+
+
+def test_run_json_is_valid_json_with_config_and_history(stand: Stand, tmp_path: Path) -> None:
+    assert main(["a grey ball", "-o", "here"]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = Path("here/run.json").read_text()
+    run = json.loads(text, parse_constant=refuse)
+    assert run["prompt"] == "a grey ball"
+    assert run["config"] == {"seed": 0, "dtype": "torch.float32"}
+    assert run["history"] == [{"step": 0, "t": 980, "grad_norm": None, "seconds": 0.1}]
+    assert str(tmp_path) not in text
+
+
+def test_passes_every_option_on(stand: Stand) -> None:
+    options = {
+        "--model": "sdxl", "--objective": "sds", "--seed": "7", "--steps": "3", "--num-assets": "2",
+        "--negative-prompt": "fog", "--guidance-scale": "5.5", "--views-per-step": "6", "--resolution": "24",
+        "--device": "cpu", "--dtype": "bfloat16",
+    }  # fmt: skip
+    assert main(["a ball", "-o", "x", "--quiet", *(word for pair in options.items() for word in pair)]) == 0
+    assert stand.arguments == {
+        "model": "sdxl", "objective": "sds", "seed": 7, "steps": 3, "num_assets": 2, "negative_prompt": "fog",
+        "guidance_scale": 5.5, "views_per_step": 6, "resolution": 24, "device": "cpu", "dtype": torch.bfloat16,
+        "progress": False,
+    }  # fmt: skip
+    assert Asset.load("x/seed-7/asset.safetensors").config["seed"] == 7
+    assert Asset.load("x/seed-8/asset.safetensors").config["seed"] == 8
+
+
+def test_defaults_are_generates_own(stand: Stand) -> None:
+    import inspect
+
+    from jsdsd.pipeline.generate import generate
+
+    assert main(["a ball"]) == 0
+    defaults = {n: p.default for n, p in inspect.signature(generate).parameters.items() if n != "prompt"}
+    assert stand.arguments == {name: defaults[name] for name in stand.arguments}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError('the toybox has no word "zebra"; try model="sdxl"'), BAD_INPUT),
+        (FileNotFoundError('there is no model folder "x"'), BAD_INPUT),
+        (FloatingPointError("the gradient is NaN at step 3"), FAILED_RUN),
+    ],
+)
+def test_an_error_is_one_line_without_traceback(
+    stand: Stand, capsys: pytest.CaptureFixture[str], error: Exception, code: int
+) -> None:
+    stand.error = error
+    assert main(["a zebra"]) == code
+    assert capsys.readouterr().err == f"jsdsd: {error}\n"
+
+
+def test_a_bug_is_not_hidden(stand: Stand) -> None:
+    stand.error = TypeError("a bug")
+    with pytest.raises(TypeError):
+        main(["a ball"])
+
+
+def test_ctrl_c_saves_what_there_is(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    stand.error = KeyboardInterrupt()
+    stand.error.asset = small_asset("half a ball")  # type: ignore[attr-defined]
+    assert main(["half a ball"]) == INTERRUPTED
+    assert "Stopped after 1 steps" in capsys.readouterr().err
+    assert Asset.load("out/asset.safetensors").prompt == "half a ball"
+    assert Path("out/views.png").exists()
+
+
+def test_ctrl_c_with_an_object_that_has_no_surface_yet_saves_the_asset(
+    stand: Stand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand.error = KeyboardInterrupt()
+    empty = VoxelGrid([torch.full((4, 8, 8, 8), -10.0)])
+    stand.error.asset = Asset(empty, "a ball", {}, [])  # type: ignore[attr-defined]
+    assert main(["a ball"]) == INTERRUPTED
+    assert "is saved, but not all of the rest" in capsys.readouterr().err
+    assert Asset.load("out/asset.safetensors").prompt == "a ball"
+    assert Path("out/views.png").exists() and not Path("out/asset.glb").exists()
+
+
+def test_ctrl_c_before_the_first_step(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    stand.error = KeyboardInterrupt()
+    assert main(["a ball"]) == INTERRUPTED
+    assert "before there was anything" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["  "], ["a ball", "--num-assets", "0"]])
+def test_bad_values_stop_before_the_work(stand: Stand, arguments: list[str]) -> None:
+    assert main(arguments) == BAD_INPUT
+    assert not stand.called
+
+
+@pytest.mark.parametrize("arguments", [[], ["a ball", "--steps", "many"], ["a ball", "--sed", "3"], ["a", "ball"]])
+def test_argparse_refuses_with_exit_code_2(stand: Stand, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == BAD_INPUT
+    assert not stand.called
+
+
+def test_a_file_where_the_folder_should_be_stops_before_the_work(
+    stand: Stand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("out").write_text("a file")
+    assert main(["a ball"]) == BAD_INPUT
+    assert "is a file, not a folder" in capsys.readouterr().err
+    assert not stand.called
+
+
+def test_a_folder_where_a_file_should_be_stops_before_the_work(stand: Stand) -> None:
+    Path("out/turntable.gif").mkdir(parents=True)
+    assert main(["a ball"]) == BAD_INPUT
+    assert not stand.called
+
+
+def test_help_names_every_option_and_gives_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("PROMPT", "--output", "--num-assets", "--guidance-scale", "a red mushroom", "exit codes"):
+        assert word in text
