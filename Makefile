@@ -9,10 +9,9 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.t
 # pip runs again only when one of these files is newer than the stamp it left behind
 READY := $(VENV)/ready
 TEST_READY := $(VENV)/ready-test
-DOCS_READY := $(VENV)/ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench sandbox-results evaluate train docs clean
+.PHONY: help demo test slow lint types bench sandbox-results evaluate train clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -45,9 +44,6 @@ evaluate: $(READY)  ## all numbers of docs/toybox.md and the contact sheet (half
 train: $(READY)  ## train the embedded prior again from nothing (hours)
 	@$(PY) -m jsdsd.toybox.train
 
-docs: $(DOCS_READY)  ## build the web pages into site/
-	@$(PY) -m mkdocs build --strict
-
 clean:  ## remove caches and results; .venv stays
 	rm -rf out site build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -64,9 +60,4 @@ $(READY): pyproject.toml constraints.txt
 $(TEST_READY): $(READY)
 	@echo "Installing the test tools into $(VENV) (once) ..."
 	@$(PIP) -e '.[test]'
-	@touch $@
-
-$(DOCS_READY): $(READY)
-	@echo "Installing the documentation tools into $(VENV) (once) ..."
-	@$(PIP) -e '.[docs]'
 	@touch $@

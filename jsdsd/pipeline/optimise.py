@@ -30,11 +30,11 @@ def optimise(
     prompt: str,
     objective: Objective,
     *,
-    seed: int = 0,
-    steps: int = 160,
-    views_per_step: int = 4,
-    resolution: int = 40,
-    size: int = 64,
+    seed: int,
+    steps: int,
+    views_per_step: int,
+    resolution: int,
+    size: int,
     negative_prompt: str | None = None,
     guidance_scale: float | None = None,
     t_start: float = 0.98,
@@ -44,7 +44,7 @@ def optimise(
     solid_weight: float = 0.1,
     colour_std: float = 0.0,
 ) -> Iterator[Progress]:
-    """Yields after every step; the last one's grid is the result.
+    """Yields after every step; the last one's grid is the result.  `generate` holds the defaults of the run's size.
 
     resolution: voxels per axis of the finest of four levels (each half the next).  size: pixels of a render.
     t_start, t_end: the noise levels fall linearly between these fractions of the schedule, over the run's real length.

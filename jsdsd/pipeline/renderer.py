@@ -9,13 +9,12 @@ of it.  Emission and absorption after Max 1995 ("Optical models for direct volum
     opacity_k = 1 - exp(-density_k length_k)     T_k = product of (1 - opacity_j) before k     w_k = T_k opacity_k
     rgb = sum_k w_k colour_k + T_end * background         opacity = 1 - T_end         depth = sum_k w_k t_k
 
-The six directions (three axes, up or down) are marched one after the other, front to back, in slabs of SLAB planes: a
-slab's numbers stay in the processor's cache, and only the rays that are inside the box there are sampled.
+Rays are grouped as on the six faces of a cube map (three axes, up or down): all rays of a group cross the same planes
+in the same order, so that a group is one call of `grid_sample`, with the planes as its batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +26,7 @@ from torch.nn import functional as F
 from .cameras import Camera
 from .voxels import VoxelGrid
 
-SLAB = 16  # planes sampled by one call: thin skips more samples outside the box, thick makes fewer calls
-RAYS = 2**15  # rays marched at once, so that a large picture needs no large memory
+RAYS = 2**14  # rays marched at once, so that a large picture needs no large memory
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,15 @@ def render_fields(
     for axis in range(3):  # 0 x, 1 y, 2 z
         if not (face // 2 == axis).any():
             continue
-        layers = zip(density.movedim(2 - axis, 0).split(SLAB), colour.movedim(3 - axis, 0).split(SLAB), strict=True)
-        slabs = [torch.cat([d[:, None], c], 1) for d, c in layers]  # (SLAB, 4, V, U) each: one plane per batch entry
+        planes = torch.cat([density.movedim(2 - axis, 0)[:, None], colour.movedim(3 - axis, 0)], 1)  # (R, 4, V, U)
         for backwards in (0, 1):
-            if backwards:
-                slabs = [slab.flip(0) for slab in reversed(slabs)]
-            for index in (face == 2 * axis + backwards).nonzero()[:, 0].split(RAYS):
-                pieces.append(_march(slabs, rays[:, index]))
-                order.append(index)
+            group = (face == 2 * axis + backwards).nonzero()[:, 0]
+            if backwards and len(group):
+                planes = planes.flip(0)  # always in the order in which the rays meet them
+            for index in group.split(RAYS):
+                if len(index):
+                    pieces.append(_march(planes, rays[:, index]))
+                    order.append(index)
     result = density.new_tensor([0.0, 0, 0, 0, 1])[:, None].repeat(1, rays.shape[1])  # a ray that misses the box
     if order:
         result = result.index_copy(1, torch.cat(order), torch.cat(pieces, 1))
@@ -109,8 +108,7 @@ def _crossings(origin: Tensor, direction: Tensor, count: int) -> tuple[Tensor, T
     that crosses the planes downwards, -1 for a ray that misses the box.  A tie between axes goes to the first.
     """
     o, d = origin.reshape(-1, 3), direction.reshape(-1, 3)  # (P, 3)
-    d = torch.where(d.abs() < 1e-12, 1e-12, d)  # a ray parallel to a side meets it far away instead of at 0 / 0
-    sides = torch.stack([(-1 - o) / d, (1 - o) / d])  # (2, P, 3)
+    sides = torch.stack([(-1 - o) / d, (1 - o) / d])  # (2, P, 3); parallel to a side: +-inf, in it: nan, which misses
     enter, leave = sides.amin(0).amax(1).clamp(min=0), sides.amax(0).amin(1)  # the camera may be inside
     axis = d.abs().argmax(1, keepdim=True)  # (P, 1)
     speed = d.gather(1, axis)
@@ -122,33 +120,20 @@ def _crossings(origin: Tensor, direction: Tensor, count: int) -> tuple[Tensor, T
     return table.T.contiguous(), torch.where(enter < leave, 2 * axis[:, 0] + (speed[:, 0] < 0), -1)
 
 
-def _march(slabs: Sequence[Tensor], rays: Tensor) -> Tensor:
-    """(5, P): depth, red, green, blue, transmittance of the rays (8, P), which meet the slabs in this order."""
-    light, rest = rays.new_zeros(4, rays.shape[1]), rays.new_ones(rays.shape[1])
-    start = 0
-    for planes in slabs:
-        k = torch.arange(start, start + len(planes), dtype=rays.dtype, device=rays.device)[:, None]  # (K, 1)
-        start += len(planes)
-        first, step, enter, leave = rays[:4]
-        inside = (leave > first + (k[0] - 0.5) * step) & (enter < first + (k[-1] + 0.5) * step)
-        alive = rest.detach() > torch.finfo(rest.dtype).eps  # the others see nothing any more
-        index = (inside & alive).nonzero()[:, 0]
-        if not len(index):
-            continue
-        first, step, enter, leave, *uv = rays[:, index]
-        t = first + k * step  # (K, P)
-        begin, end = (side.clamp(t - step / 2, t + step / 2) for side in (enter, leave))
-        at = torch.addcmul(torch.stack(uv[:2]), k[:, None], torch.stack(uv[2:]))  # (K, 2, P)
-        seen, passed = _Slab.apply(planes, at, end - begin, (begin + end) / 2)
-        light = light.index_add(1, index, rest[index] * seen)
-        rest = rest.index_copy(0, index, rest[index] * passed)
-    return torch.cat([light, rest[None]])
+def _march(planes: Tensor, rays: Tensor) -> Tensor:
+    """(5, P): depth, red, green, blue, transmittance of rays (8, P) that meet the planes (R, 4, V, U) in this order."""
+    first, step, enter, leave = rays[:4]
+    k = torch.arange(len(planes), dtype=rays.dtype, device=rays.device)[:, None]  # (R, 1)
+    t = first + k * step  # (R, P)
+    begin, end = (side.clamp(t - step / 2, t + step / 2) for side in (enter, leave))
+    at = torch.addcmul(rays[4:6], k[:, None], rays[6:8])  # (R, 2, P)
+    return _Gather.apply(planes, at, end - begin, (begin + end) / 2)
 
 
-class _Slab(torch.autograd.Function):
-    """What P rays gather in K planes, with the gradient written out: fewer passes over the samples than autograd's.
+class _Gather(torch.autograd.Function):
+    """What P rays gather on R planes, with the gradient written out: fewer passes over the samples than autograd's.
 
-    planes (K, 4, V, U): density and colour; at (K, 2, P), length (K, P), t (K, P) -> light (4, P), transmittance (P,)
+    planes (R, 4, V, U): density and colour; at (R, 2, P), length (R, P), t (R, P) -> (5, P): light and transmittance
 
         light = sum_k w_k value_k,  value = (t, red, green, blue)          T_end = product of all (1 - opacity_k)
         dL/dvalue_k = w_k dL/dlight                                        v_k = value_k . dL/dlight
@@ -156,25 +141,26 @@ class _Slab(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, planes: Tensor, at: Tensor, length: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        at = at.movedim(1, -1)[:, None]  # (K, 1, P, 2)
-        sample = F.grid_sample(planes, at, align_corners=True, padding_mode="border")[:, :, 0]  # (K, 4, P)
-        opacity = -torch.expm1(-sample[:, 0] * length)  # (K, P)
+    def forward(ctx: Any, planes: Tensor, at: Tensor, length: Tensor, t: Tensor) -> Tensor:
+        at = at.movedim(1, -1)[:, None]  # (R, 1, P, 2)
+        sample = F.grid_sample(planes, at, align_corners=True, padding_mode="border")[:, :, 0]  # (R, 4, P)
+        opacity = -torch.expm1(-sample[:, 0] * length)  # (R, P)
         after = (1 - opacity).cumprod(0)  # T_{k+1}
         weight = opacity
         weight[1:].mul_(after[:-1])
         sample[:, 0] = t  # density has done its work
         ctx.save_for_backward(planes, at, length, sample, after, weight)
-        return (weight[:, None] * sample).sum(0), after[-1]
+        return torch.cat([(weight[:, None] * sample).sum(0), after[-1:]])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_light: Tensor, g_end: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         planes, at, length, sample, after, weight = ctx.saved_tensors
-        v = (sample * g_light).sum(1)  # (K, P)
+        g_light, g_end = g[:4], g[4:]  # (4, P), (1, P)
+        v = (sample * g_light).sum(1)  # (R, P)
         from_here = (weight * v).flip(0).cumsum(0).flip(0)  # sum over j >= k, added from the back: small numbers first
-        behind = torch.cat([from_here[1:], torch.zeros_like(g_end)[None]]) + after[-1] * g_end
-        g_sample = weight[:, None] * g_light  # (K, 4, P)
+        behind = torch.cat([from_here[1:], torch.zeros_like(g_end)]) + after[-1] * g_end
+        g_sample = weight[:, None] * g_light  # (R, 4, P)
         g_sample[:, 0] = length * (after * v - behind)
         g_planes, _ = torch.ops.aten.grid_sampler_2d_backward(
             g_sample[:, :, None], planes, at, 0, 1, True, [True, False]  # bilinear, border, align_corners; planes only

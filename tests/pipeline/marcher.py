@@ -32,7 +32,10 @@ def box_span(origin: list[float], direction: list[float]) -> tuple[float, float]
     """Where the ray enters and leaves the box; enter >= leave where it misses.  Nothing behind the camera counts."""
     enter, leave = 0.0, math.inf
     for o, d in zip(origin, direction, strict=True):
-        d = d if abs(d) > 1e-12 else 1e-12
+        if d == 0:  # parallel to these two sides: between them all the way, or never
+            if abs(o) >= 1:
+                return 0.0, 0.0
+            continue
         sides = sorted([(-1 - o) / d, (1 - o) / d])
         enter, leave = max(enter, sides[0]), min(leave, sides[1])
     return enter, leave
