@@ -118,9 +118,11 @@ def compare(
 
 def processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")] if (
-        info.exists()
-    ) else []
+    names = (
+        [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
+        if (info.exists())
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -139,6 +141,7 @@ def main() -> None:
         ("64^3, 4 views of 64^2", 64, 64, orbit([10.0, 100.0, 200.0, 300.0], [10.0, 20.0, 30.0, 5.0])),
         ("128^3, 1 view of 128^2", 128, 128, orbit(30.0, 20.0)),
     ):
+
         def cast(per_view: bool, fixed: bool = False, samples: int = resolution) -> Renderer:
             return lambda *a: march_3d(*a, samples=samples, per_view=per_view, fixed=fixed)
 

@@ -162,7 +162,6 @@ class _Gather(torch.autograd.Function):
         behind = torch.cat([from_here[1:], torch.zeros_like(g_end)]) + after[-1] * g_end
         g_sample = weight[:, None] * g_light  # (R, 4, P)
         g_sample[:, 0] = length * (after * v - behind)
-        g_planes, _ = torch.ops.aten.grid_sampler_2d_backward(
-            g_sample[:, :, None], planes, at, 0, 1, True, [True, False]  # bilinear, border, align_corners; planes only
-        )
+        how = 0, 1, True, [True, False]  # bilinear, border, align_corners; the gradient of planes, not that of at
+        g_planes, _ = torch.ops.aten.grid_sampler_2d_backward(g_sample[:, :, None], planes, at, *how)
         return g_planes, None, None, None

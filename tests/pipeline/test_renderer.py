@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 from contextlib import AbstractContextManager
@@ -18,43 +17,12 @@ from torch import Tensor
 
 from jsdsd.pipeline import renderer
 from jsdsd.pipeline.cameras import Camera, look_at, orbit
-from jsdsd.pipeline.renderer import Render, render, render_fields
+from jsdsd.pipeline.renderer import render, render_fields
 from jsdsd.pipeline.voxels import VoxelGrid, grid_points
 
 sys.path.insert(0, str(Path(__file__).parent))  # the oracle lies beside this file
 import marcher
-
-F64 = torch.float64
-
-
-def fields(resolution: int, seed: int, scale: float = 3.0) -> tuple[Tensor, Tensor]:
-    """Random nodes: density up to `scale`, a third of the nodes empty."""
-    generator = torch.Generator().manual_seed(seed)
-    raw = torch.rand(4, resolution, resolution, resolution, generator=generator, dtype=F64)
-    return scale * (1.5 * raw[0] - 0.5).clamp(min=0), raw[1:]
-
-
-def smooth(resolution: int) -> tuple[Tensor, Tensor]:
-    """A soft ball with a colour that changes linearly: what a fine grid and a coarse one should agree on."""
-    points = grid_points(resolution, dtype=F64)
-    return 4 * torch.exp(-3 * points.square().sum(-1)), (points.movedim(-1, 0) + 1) / 2
-
-
-def everything(picture: Render) -> Tensor:
-    """(B, H, W, 5)"""
-    return torch.cat([picture.rgb, picture.depth[..., None], picture.opacity[..., None]], -1)
-
-
-@st.composite
-def cameras(draw: st.DrawFn, count: int = 1) -> Camera:
-    """Anywhere within three units of the centre, so inside the box too, looking at a point near the centre."""
-    near = st.floats(-0.5, 0.5, allow_subnormal=False)
-    wide = st.one_of(st.floats(-3, 3, allow_subnormal=False), st.sampled_from([0.0, 0.5, -2.0, 3.0]))
-    places = [[draw(wide) for _ in range(3)] for _ in range(count)]
-    target = torch.tensor([[draw(near) for _ in range(3)] for _ in range(count)], dtype=F64)
-    position = torch.tensor(places, dtype=F64)
-    position = torch.where((position - target).norm(dim=1, keepdim=True) < 0.1, target + 2, position)
-    return look_at(position, target, fov=draw(st.sampled_from([20.0, 40.0, 90.0])))
+from marcher import F64, SYMMETRIES, cameras, everything, fields, smooth, turned
 
 
 def few_at_once(rays: int) -> AbstractContextManager[Any]:
@@ -162,20 +130,6 @@ def test_opacity_and_the_background_seen_through_it_add_up_to_one(camera: Camera
     torch.testing.assert_close(one.rgb - two.rgb, seen)
     assert (one.opacity >= 0).all() and (one.opacity <= 1).all() and (one.depth >= 0).all()
     assert (one.rgb >= 0).all() and (one.rgb <= 1 + 1e-12).all()
-
-
-SYMMETRIES = [
-    torch.diag(torch.tensor(signs, dtype=F64))[list(order)]
-    for signs in itertools.product((1.0, -1.0), repeat=3)
-    for order in itertools.permutations(range(3))
-]
-
-
-def turned(field: Tensor, matrix: Tensor) -> Tensor:
-    """A field (C, R, R, R) moved by a signed permutation: the value at point p goes to point matrix @ p."""
-    points = grid_points(field.shape[1], dtype=F64) @ matrix  # where each node's value comes from
-    index = ((points + 1) / 2 * (field.shape[1] - 1)).round().long()
-    return field[:, index[..., 2], index[..., 1], index[..., 0]]
 
 
 @settings(max_examples=4)
