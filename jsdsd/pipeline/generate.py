@@ -116,11 +116,8 @@ def generate(
         need = check_memory(guidance, *size)
         if progress and not told:
             tqdm.write(f"{need}", file=sys.stderr)
-    runs = [
-        {"prompt": text, "seed": seed + i, **settings, "versions": versions()}
-        for text in prompts
-        for i in range(num_assets)
-    ]
+    settings["versions"] = versions()
+    runs = [{"prompt": text, "seed": seed + i, **settings} for text in prompts for i in range(num_assets)]
     assets: list[Asset] = []
     try:
         for i, config in enumerate(runs):
