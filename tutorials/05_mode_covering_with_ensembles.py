@@ -49,7 +49,8 @@ SIZES = (1, 4, 64) if FAST else (1, 4, 16, 64, 256)  # ensemble sizes
 #
 # whose exact denoiser predicts eps_q. It says: from *here*, noise more likely came from one of us over there. So
 #
-#     grad = w_f(log p_t/q_t) · (eps_hat - eps_q)          w_f = 1 is reverse KL
+#     grad = w_f(log p_t/q_t) · (eps_hat - eps_q)
+#     w_f  = 1 for reverse KL
 #
 # **Claim.** Five lines give the library's `Ensemble(ReverseKL())`, and the term repels: with a target that pulls
 # nowhere, the points would move apart.
@@ -232,7 +233,9 @@ ax.set(xlabel="particles", ylabel="mode divergence (nats)")
 # to x_t, denoises to x1, noises x1 afresh and denoises again to x2. The gradient pulls x0 towards both:
 #
 #     grad = (alpha/sigma) [ (x0 - x1) + k (x0 - x2) ]
-#          = (1+k) (eps_hat(x_t) - eps_inv)  +  k (eps_hat(x_t') - eps'),        x_t' = alpha x1 + sigma eps'
+#          = (1+k) (eps_hat(x_t) - eps_inv)
+#            + k (eps_hat(x_t') - eps')
+#     x_t' = alpha x1 + sigma eps'
 #
 # that is, (1+k) times the SDI gradient at x0 plus k times the SDS gradient at x1. The second target differs from draw
 # to draw, so it may push x0 off the mode it belongs to; this is the recipe's "minority" idea.
