@@ -262,7 +262,7 @@ for ax, s in zip(axes, SCALES, strict=True):
     averages.append(float(made[:, 0].mean()))
     plot_density(ax, both)
     ax.scatter(*made[:500].T, s=2, color="crimson")
-    ax.set(xlim=(-5, 4), ylim=(-3, 3))
+    ax.set(xlim=(-4, 4), ylim=(-3, 3))
     ax.set_title(f"s = {s:g}: mean x = {averages[-1]:.2f}", fontsize=9)
 print("mean of the samples:", [round(a, 2) for a in averages], "mean of the component: -1")
 assert abs(averages[0] + 1) < 0.1  # s = 1: the prompt's own distribution

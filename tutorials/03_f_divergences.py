@@ -190,9 +190,9 @@ fig, axes = plt.subplots(1, len(SHOWN), figsize=(12, 2.8))
 for ax, a in zip(axes, SHOWN, strict=True):
     grid = torch.linspace(-a - 4, a + 4, 300, dtype=torch.float64)
     ax.fill_between(grid, two_modes(a).log_prob(grid[:, None]).exp(), color="lightsteelblue")
-    for d in three:
-        fit = fits[repr(d), a]
-        ax.plot(grid, torch.distributions.Normal(fit.mean, fit.std).log_prob(grid).exp(), label=repr(d))
+    for d, line in zip(three, ("-", "--", "-"), strict=True):  # dashed, since forward KL often does the same
+        q = torch.distributions.Normal(fits[repr(d), a].mean, fits[repr(d), a].std)
+        ax.plot(grid, q.log_prob(grid).exp(), line, zorder=3 if line == "--" else 2, label=repr(d))
     ax.set_title(f"modes at ±{a}", fontsize=9)
 axes[0].legend(fontsize=6)
 
@@ -206,7 +206,7 @@ axes[0].legend(fontsize=6)
 fig, ax = plt.subplots(figsize=(5, 3.2))
 for d in three:
     ax.plot(SEPARATIONS, [fits[repr(d), a].std for a in SEPARATIONS], "o-", label=repr(d))
-ax.plot(SEPARATIONS, [(1 + a**2) ** 0.5 for a in SEPARATIONS], color="gray", linewidth=0.5, label="the target's std")
+ax.plot(SEPARATIONS, [(1 + a**2) ** 0.5 for a in SEPARATIONS], "k:", zorder=3, label="the target's std")
 ax.set(xlabel="modes at ±", ylabel="std of the best Gaussian")
 ax.legend(fontsize=7)
 

@@ -76,8 +76,9 @@ print(f"mean of <eps_q, x0> = {outwards:.3f}: positive, away from the centre")
 assert outwards > 0
 
 fig, ax = plt.subplots(figsize=(4, 4))
-ax.quiver(*x0.T, *eps_q.T, color="crimson", angles="xy", width=0.004)
-ax.set_title("the repulsion + eps_q at t = 500")
+ax.quiver(*x_t.T, *eps_q.T, color="crimson", angles="xy", width=0.004)
+ax.scatter(*(alpha * x0).T, s=4, color="black", zorder=3)  # the centres of the mixture
+ax.set_title("+ eps_q at the noised points: away from us", fontsize=10)
 
 # %% [markdown]
 # ## All four modes
@@ -104,7 +105,7 @@ assert all(abs(spread_ratio(x, target) - 1) < 0.15 for name, x in ends.items() i
 
 fig, axes = plt.subplots(1, 4, figsize=(13, 3.4))
 for ax, (name, x) in zip(axes, ends.items(), strict=True):
-    plot_particles(ax, target, x, f"{name}: {nats[name]:.4f} nats")
+    plot_particles(ax, target, x, f"{name}: {nats[name]:.5f} nats")
 
 # %% [markdown]
 # ## It is the noise, not the divergence
