@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from jsdsd import Asset, VoxelGrid
-from jsdsd.toybox import COLOURS, Toy, evaluate, true_grid
-from jsdsd.toybox.captions import VIEWS
+from jsdsd.toybox import COLOURS, KINDS, Toy, evaluate, true_grid
+from jsdsd.toybox.captions import VIEWS, Label
 from jsdsd.toybox.evaluate import Measured, against_truth, assets, colour_histograms, contact_sheet, judged, summary
-from jsdsd.toybox.judge import load_judge
+from jsdsd.toybox.judge import accuracy, load_judge
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +111,40 @@ def test_colours_are_measured_against_uniform(monkeypatch: pytest.MonkeyPatch) -
         found = colour_histograms(None, Stub())  # type: ignore[arg-type]
         assert len(found) == 6 and len(COLOURS) == 8
         assert list(found.values()) == pytest.approx([expected] * 6)
+
+
+def test_the_prior_is_asked_for_every_kind_and_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts: list[str] = []
+
+    class Stub:
+        def judge(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+            kind, colour = torch.eye(24).repeat_interleave(8, 0), torch.eye(8).repeat(24, 1)
+            kind[8:16] = kind[:8]  # takes every cube for a ball
+            return {"kind": kind, "colour": colour}
+
+    monkeypatch.setattr(evaluate, "sample", lambda _, asked: prompts.extend(asked))
+    monkeypatch.setattr(evaluate, "colour_histograms", lambda *_: {"colours": 0.5})
+    found = evaluate.prior(None, Stub(), per_pair=1)  # type: ignore[arg-type]
+    assert len(prompts) == 24 * 8 and prompts[0] == "a red ball" and prompts[9] == "a green cube"
+    expected = {"kind": 23 / 24, "colour": 1.0, "both": 23 / 24, "colours": 0.5}
+    assert found == pytest.approx(expected)
+
+
+def test_the_judges_accuracy_counts_what_a_picture_can_tell() -> None:
+    class Stub:  # says "a red duck, front view" of everything
+        def judge(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+            assert pictures.shape[1:] == (48, 48, 3) and pictures.max() <= 1
+            where = {"kind": list(KINDS).index("duck"), "colour": 0, "view": 0}
+            sizes = {"kind": 24, "colour": 8, "view": 9}
+            return {head: torch.eye(sizes[head])[where[head]].repeat(len(pictures), 1) for head in where}
+
+    labels = [
+        Label((("duck", "red"),), None, "front"),
+        Label((("ball", "red"),), None, "back"),
+        Label((("duck", "blue"),), None, "overhead"),
+        Label((("duck", "red"), ("table", "red")), "on", "front"),  # pairs are not judged
+    ]
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    assert accuracy(Stub(), images, labels) == pytest.approx(  # type: ignore[arg-type]
+        {"kind": 2 / 3, "kind, around": 1 / 2, "kind, overhead": 1.0, "colour": 2 / 3, "view": 1 / 2}
+    )
