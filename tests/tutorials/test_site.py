@@ -122,6 +122,13 @@ def test_the_reader_finds_every_page() -> None:
         assert str(page.relative_to(DOCS)) in nav, f"{page.name} is not in the navigation of mkdocs.yml"
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])  # mkdocs looks at the others
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
+    missing = [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()]
+    assert not missing
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_one_spelling(page: Path) -> None:
     prose = re.sub(r"```.*?```|`[^`]*`|https?://\S+", "", page.read_text(encoding="utf-8"), flags=re.S)
