@@ -67,7 +67,9 @@ def test_turntable_is_one_round_of_renders(ball: Asset) -> None:
 def test_views_are_in_reading_order(ball: Asset) -> None:
     sheet = np.asarray(ball.views(count=6, size=16, columns=4))
     assert sheet.shape == (32, 64, 3)
-    np.testing.assert_array_equal(sheet[16:, 16:32], np.asarray(ball.turntable(6, 16)[5]))
+    for i, frame in enumerate(ball.turntable(6, 16)):
+        top, left = 16 * (i // 4), 16 * (i % 4)
+        np.testing.assert_array_equal(sheet[top : top + 16, left : left + 16], np.asarray(frame))
     assert (sheet[16:, 32:] == 255).all()
 
 
@@ -112,6 +114,7 @@ def test_facts_are_json_whatever_was_put_in() -> None:
 def test_gif_turns_for_ever(ball: Asset, tmp_path: Path) -> None:
     with Image.open(ball.save(tmp_path / "x.gif")) as gif:
         assert (gif.n_frames, gif.size, gif.info["loop"]) == (30, (256, 256), 0)
+        assert gif.info["duration"] == 80  # ms: the first frame is not there twice, which is stored as one of 160
         gif.seek(15)
         back = np.asarray(gif.convert("RGB")) / 255
     assert np.abs(back - ball.render(180)).mean() < 0.02  # 256 colours a frame

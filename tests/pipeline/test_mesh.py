@@ -148,7 +148,8 @@ def test_threshold_of_a_slab_of_known_opacity() -> None:
     """The longest ray through the whole box is 2 sqrt(3) = 3.46: half opaque at density ln 2 / 3.46 = 0.2."""
     with pytest.raises(ValueError, match="the scene is empty: its most opaque ray stops"):
         silhouette_threshold(torch.full((12, 12, 12), 0.17))
-    assert silhouette_threshold(torch.full((12, 12, 12), 1.0)) == pytest.approx(0.9)  # one density: just below it
+    for density in (0.25, 1.0):
+        assert silhouette_threshold(torch.full((12,) * 3, density)) == pytest.approx(0.9 * density)  # just below it
 
 
 def test_bad_scenes_and_thresholds_are_refused_in_words() -> None:
