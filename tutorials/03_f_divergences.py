@@ -191,8 +191,8 @@ for ax, a in zip(axes, SHOWN, strict=True):
     grid = torch.linspace(-a - 4, a + 4, 300, dtype=torch.float64)
     ax.fill_between(grid, two_modes(a).log_prob(grid[:, None]).exp(), color="lightsteelblue")
     for d, line in zip(three, ("-", "--", "-"), strict=True):  # dashed, since forward KL often does the same
-        q = torch.distributions.Normal(fits[repr(d), a].mean, fits[repr(d), a].std)
-        ax.plot(grid, q.log_prob(grid).exp(), line, zorder=3 if line == "--" else 2, label=repr(d))
+        best = torch.distributions.Normal(fits[repr(d), a].mean, fits[repr(d), a].std)
+        ax.plot(grid, best.log_prob(grid).exp(), line, zorder=3 if line == "--" else 2, label=repr(d))
     ax.set_title(f"modes at ±{a}", fontsize=9)
 axes[0].legend(fontsize=6)
 

@@ -136,7 +136,7 @@ show(axes, wanted, [f"x0_hat from t = {t}" for t in (900, 600, 300, 100)])
 # ## From latents to voxels
 #
 # The gradient lives on latents. The chain rule carries it through the encoder and the renderer to the grid; autograd
-# does that if we give it a scalar with the right gradient, the surrogate loss <x0, grad>. The U-Net is never
+# does that if we give it a scalar with the right gradient, the surrogate loss `<x0, grad>`. The U-Net is never
 # differentiated.
 #
 # **Claim.** Backward through the surrogate gives the vector-Jacobian product grad · dx0/dvoxels.

@@ -56,7 +56,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, config: MkDocsConfig, files: Files) -> str:
-    """Rows of pictures are marked for docs/phone.css; in the reference each argument begins a line, as in the code."""
+    """Rows of pictures are marked for docs/screens.css; in the reference each argument begins a line, as in code."""
 
     def marked(tag: re.Match[str]) -> str:
         picture = files.get_file_from_path((Path(page.file.src_uri).parent / tag[1]).as_posix())

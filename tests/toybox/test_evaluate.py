@@ -38,7 +38,7 @@ def test_the_true_toy_is_perfect_and_its_size_is_found(duck: VoxelGrid) -> None:
 def test_a_turned_toy_or_another_colour_is_not(duck: VoxelGrid) -> None:
     assert against_truth(turned(duck), "duck", "yellow")["iou"] < 0.9
     blue = against_truth(duck, "duck", "blue")
-    assert blue["iou"] > 0.999 and blue["colour_error"] > 0.1
+    assert blue["iou"] > 0.999 and blue["colour_error"] > 0.3  # inside the toy, where all differs
 
 
 def test_haze_is_counted_outside_the_toy(duck: VoxelGrid) -> None:

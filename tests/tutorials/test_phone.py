@@ -17,7 +17,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 PHONE = 390  # CSS pixels
-LONGEST = 53  # characters of a formula's line; docs/phone.css chooses the letters' size for it
+LONGEST = 53  # characters of a formula's line; docs/screens.css chooses the letters' size for it
 
 # Chromium's own window has a least width, so each page is opened in a frame as wide as a phone. The page with the
 # frames has loaded when all of them have; then it measures, and Chromium prints it.

@@ -129,6 +129,15 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "tutorials").glob("[0-9]*.py"))], ids=lambda p: p.name)
+def test_no_formula_is_taken_for_html(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".py":
+        text = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
+    prose = re.sub(r"```.*?```|`[^`]*`|<!--.*?-->|^ {4}.*?$", "", text, flags=re.S | re.M)
+    assert not re.findall(r"<[a-z][^>]*>", prose), "write it as code: a browser would hide it"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_one_spelling(page: Path) -> None:
     prose = re.sub(r"```.*?```|`[^`]*`|https?://\S+", "", page.read_text(encoding="utf-8"), flags=re.S)
