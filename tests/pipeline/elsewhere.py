@@ -1,7 +1,7 @@
 """A device that is not there: its tensors are computed on the CPU, but refuse, as a GPU's do, to meet the CPU's.
 
-`with elsewhere():` gives numbers to the tensors of torch.device("meta"), which have none.  An operation on a tensor there and one with
-a shape here raises, as on a GPU; numbers without a shape and CPU indices of a tensor there are let through, as on a GPU.
+`with elsewhere():` gives numbers to the tensors of torch.device("meta"), which have none.  An operation on a tensor
+there and one with a shape here raises; numbers without a shape and CPU indices of a tensor there pass, as on a GPU.
 `.to("cpu")` and `.item()` bring results back.  What it cannot show: kernels that a device lacks or rounds otherwise.
 """
 

@@ -1,4 +1,4 @@
-"""Is everything on the run's device?  Whole runs on a device that only seems to be there, against the same on the CPU."""
+"""Is everything on the run's device?  Whole runs on a device that only seems to be there, against those on the CPU."""
 
 from __future__ import annotations
 
