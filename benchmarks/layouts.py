@@ -78,10 +78,9 @@ def main() -> None:
         for name, make in calls.items():
             took, result = seconds(make(guidance), device)
             first.setdefault(name, (took, result))
-            apart = float((result - first[name][1]).abs().max() / first[name][1].abs().max())
-            print(
-                f"{change.__name__:14} {name:26} {1000 * took:7.1f} ms  x {first[name][0] / took:.2f}  differs {apart:.0e}"
-            )
+            before, expected = first[name]
+            apart = float((result - expected).abs().max() / expected.abs().max())
+            print(f"{change.__name__:14} {name:26} {1000 * took:7.1f} ms  x {before / took:.2f}  differs {apart:.0e}")
 
 
 if __name__ == "__main__":
