@@ -9,8 +9,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
+import shutil
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -43,6 +45,27 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def same_random_state() -> None:
     """Library code takes a torch.Generator; this guards what a test draws from torch's global one."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """chromium(url, *flags) opens a page without a window or a GPU and returns what it prints; skips where none is."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium here")
+
+    def run(url: str, *flags: str) -> str:
+        always = [
+            "--headless", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--hide-scrollbars", f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+        ]  # fmt: skip
+        return subprocess.run(
+            [program, *always, *flags, url], check=True, capture_output=True, text=True, timeout=300
+        ).stdout
+
+    return run
 
 
 @pytest.fixture

@@ -66,13 +66,14 @@ ax.set_title("the target, and 500 samples of it")
 #
 # At noise level `t` a clean point `x0` becomes
 #
-#     x_t = alpha_t x0 + sigma_t eps,      eps ~ N(0, I),      alpha_t² + sigma_t² = 1
+#     x_t = alpha_t x0 + sigma_t eps,   eps ~ N(0, I)
+#     alpha_t² + sigma_t² = 1
 #
 # `alpha` falls and `sigma` grows with `t`. The library takes both from diffusers' table, `alpha =
 # sqrt(alphas_cumprod)`, and 2D and SDXL use the same table. Scaling moves the means, noise adds variance, and a
 # mixture stays a mixture:
 #
-#     p_t = sum_k w_k N(alpha m_k, (alpha² s_k² + sigma²) I)
+#     p_t = sum_k w_k N(alpha m_k, (alpha² s_k² + sigma²)I)
 #
 # **Claim.** Points noised by the formula have the mean and the covariance of that mixture.
 
@@ -115,7 +116,7 @@ for ax, t in zip(axes, LEVELS, strict=True):
 # pull towards the means, the weights being each component's responsibility for the point. The noise that the best
 # denoiser sees is the same vector in other units:
 #
-#     score = -eps_hat / sigma           eps_hat = -sigma score
+#     score = -eps_hat / sigma     eps_hat = -sigma score
 #
 # **Claim.** Differentiating log p_t with autograd gives exactly what `predict_eps` returns.
 
@@ -209,7 +210,8 @@ ax.set(xlabel="factor on eps_hat", ylabel="mean |eps_hat - eps|²", title="the e
 # Start with pure noise and take small steps: guess the clean point, then put it back at a slightly lower noise level,
 # with the *same* noise direction (DDIM, arXiv 2010.02502; the formula is the same in diffusers):
 #
-#     x0_hat = (x - sigma eps_hat) / alpha            x' = alpha' x0_hat + sigma' eps_hat
+#     x0_hat = (x - sigma eps_hat) / alpha
+#     x'     = alpha' x0_hat + sigma' eps_hat
 #
 # **Claim.** Samples made like this find all three modes in the right shares: the Jensen-Shannon divergence between
 # their histogram over the modes and the true weights is below 0.01 nats (0 is perfect, log 2 = 0.69 the worst).
@@ -260,7 +262,7 @@ for ax, s in zip(axes, SCALES, strict=True):
     averages.append(float(made[:, 0].mean()))
     plot_density(ax, both)
     ax.scatter(*made[:500].T, s=2, color="crimson")
-    ax.set(xlim=(-5, 4), ylim=(-3, 3))
+    ax.set(xlim=(-4, 4), ylim=(-3, 3))
     ax.set_title(f"s = {s:g}: mean x = {averages[-1]:.2f}", fontsize=9)
 print("mean of the samples:", [round(a, 2) for a in averages], "mean of the component: -1")
 assert abs(averages[0] + 1) < 0.1  # s = 1: the prompt's own distribution

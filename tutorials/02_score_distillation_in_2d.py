@@ -47,7 +47,8 @@ DRAWS = 4_000 if FAST else 40_000  # for expectations
 # Noise the point, ask the denoiser which noise it sees, subtract the noise that is really there (DreamFusion, arXiv
 # 2209.14988, Eq. 3; not re-read):
 #
-#     x_t = alpha x0 + sigma eps             grad = eps_hat(x_t) - eps
+#     x_t = alpha x0 + sigma eps
+#     grad = eps_hat(x_t) - eps
 #
 # Then let an optimiser step against `grad`. There is no loss: `grad` is handed to the point directly.
 #
@@ -128,7 +129,8 @@ ax.set_title("paths of SDS, and their ends")
 #
 # Moving x0 does not change the entropy of q_t, so only the second term has a gradient:
 #
-#     grad KL = -alpha E[ score_p(x_t) ] = (alpha / sigma) E[ eps_hat(x_t) ]
+#     grad KL = -alpha E[ score_p(x_t) ]
+#             = (alpha / sigma) E[ eps_hat(x_t) ]
 #
 # The weight alpha/sigma is dropped. The mean of `eps` is zero, so `- eps` changes nothing in the mean. It is there
 # for the noise: near a mode eps_hat follows eps closely, and the difference is small. Between modes it does not help:

@@ -37,7 +37,8 @@ EXPONENT = 0.25  # of the divergence you will write yourself, strictly between 0
 # %% [markdown]
 # ## One formula
 #
-#     D_f(p‖q) = sum_k q_k f(p_k / q_k),       f convex, f(1) = 0
+#     D_f(p‖q) = sum_k q_k f(p_k / q_k)
+#     f convex, f(1) = 0
 #
 # Convexity makes it non-negative (Jensen's inequality), f(1) = 0 makes it zero for p = q. Choose f and you have chosen
 # what a mistake costs:
@@ -121,7 +122,8 @@ ax.legend()
 #
 # Let samples be x = g_theta(z) ~ q. Then (f-distill, arXiv 2502.15681, not re-read; checked here)
 #
-#     grad_theta D_f = E_q[ w_f(r) (s_q - s_p)(x) dx/dtheta ],       w_f(r) = r² f''(r)
+#     grad_theta D_f = E_q[ w_f(r) (s_q - s_p) dx/dtheta ]
+#     w_f(r) = r² f''(r)
 #
 # with the scores s = grad log density. All divergences push a sample along the *same* vector s_q - s_p. They differ
 # in how hard, and that depends only on the ratio r at the sample. Reverse KL has w = 1 and does not look at r at all.
@@ -188,9 +190,9 @@ fig, axes = plt.subplots(1, len(SHOWN), figsize=(12, 2.8))
 for ax, a in zip(axes, SHOWN, strict=True):
     grid = torch.linspace(-a - 4, a + 4, 300, dtype=torch.float64)
     ax.fill_between(grid, two_modes(a).log_prob(grid[:, None]).exp(), color="lightsteelblue")
-    for d in three:
-        fit = fits[repr(d), a]
-        ax.plot(grid, torch.distributions.Normal(fit.mean, fit.std).log_prob(grid).exp(), label=repr(d))
+    for d, line in zip(three, ("-", "--", "-"), strict=True):  # dashed, since forward KL often does the same
+        q = torch.distributions.Normal(fits[repr(d), a].mean, fits[repr(d), a].std)
+        ax.plot(grid, q.log_prob(grid).exp(), line, zorder=3 if line == "--" else 2, label=repr(d))
     ax.set_title(f"modes at ±{a}", fontsize=9)
 axes[0].legend(fontsize=6)
 
@@ -204,7 +206,7 @@ axes[0].legend(fontsize=6)
 fig, ax = plt.subplots(figsize=(5, 3.2))
 for d in three:
     ax.plot(SEPARATIONS, [fits[repr(d), a].std for a in SEPARATIONS], "o-", label=repr(d))
-ax.plot(SEPARATIONS, [(1 + a**2) ** 0.5 for a in SEPARATIONS], color="gray", linewidth=0.5, label="the target's std")
+ax.plot(SEPARATIONS, [(1 + a**2) ** 0.5 for a in SEPARATIONS], "k:", zorder=3, label="the target's std")
 ax.set(xlabel="modes at ±", ylabel="std of the best Gaussian")
 ax.legend(fontsize=7)
 
@@ -223,7 +225,7 @@ for name in ("ReverseKL()", "JensenShannon()"):
 # A divergence of the library is a class with one method, `f`. Its weight comes from differentiating f twice. Between
 # the two KLs lie Amari's alpha-divergences, up to a factor those with the weight r^e, e between 0 and 1:
 #
-#     f(r) = (r - r^e) / (e (1-e))        =>     w = r² f''(r) = r^e
+#     f(r) = (r - r^e) / (e (1-e))  =>  w = r² f'' = r^e
 #
 # **Claim.** Four lines make a divergence that the library can use: it is zero for p = q, positive otherwise, and its
 # weight, which nobody wrote down, is r^e.

@@ -43,7 +43,7 @@ DIMENSIONS = (2, 64, 1024, 16384)  # the last: the latent of one small SDXL pict
 # Draw from p and from q with even odds. The best guess that a point x came from p is (Goodfellow et al. 2014, Prop. 1,
 # not re-read)
 #
-#     D*(x) = p(x) / (p(x) + q(x)) = sigmoid( log p(x)/q(x) )
+#     D*(x) = p(x) / (p(x) + q(x)) = sigmoid(log p(x)/q(x))
 #
 # So a network that ends in a sigmoid and is trained by cross-entropy has log p/q in front of the sigmoid. For unit
 # Gaussians at ±d/2 that is a straight line, log p/q = d x.
@@ -85,7 +85,7 @@ ax.legend(fontsize=8)
 #
 # With V(D) = E_p[log D] + E_q[log(1-D)],
 #
-#     V(D)/2 + log 2  <=  JSD(p, q),        equality for D*
+#     V(D)/2 + log 2  <=  JSD(p, q),    equality for D*
 #
 # A worse discriminator sees *less* divergence than there is. Note the direction: the generator minimises a lower bound,
 # and a weak discriminator flatters it.
@@ -122,11 +122,12 @@ ax.legend()
 #
 # Freeze D and move generated samples x ~ q. Using log D - log(1-D) = log p/q,
 #
-#     grad log(1-D) = D (s_q - s_p)              saturating: the original game
-#     grad -log D   = (1-D) (s_q - s_p)          non-saturating: what everybody trains
+#     grad log(1-D) = D (s_q - s_p)         saturating
+#     grad -log D   = (1-D) (s_q - s_p)     non-saturating
 #
-# In the language of tutorial 3 these are weights: D is twice the Jensen-Shannon weight, 1-D is twice that of KL(m‖p),
-# which is *softened reverse KL*. Their sum is 1, plain reverse KL.
+# The first is the original game, the second what everybody trains. In the language of tutorial 3 these are weights: D
+# is twice the Jensen-Shannon weight, 1-D is twice that of KL(m‖p), which is *softened reverse KL*. Their sum is 1,
+# plain reverse KL.
 #
 # **Claim.** The two weights are those of the two divergences, and they add up to reverse KL's. So the non-saturating
 # trick is still mode seeking; it is not Jensen-Shannon.
@@ -252,7 +253,7 @@ plot_particles(ax, target, points.x.detach(), f"learned log-odds: {error:.5f} na
 # In 3D we hold one scene, not an ensemble. Its noised density is q_t = N(alpha x0, sigma² I). Even where x0 is a
 # perfect sample of p = N(0, I), the log-ratio at its own noised points is, in the mean,
 #
-#     E log p_t/q_t = d log sigma          (d: the number of dimensions)
+#     E log p_t/q_t = d log sigma    (d dimensions)
 #
 # **Claim.** The measured mean follows that line: about -840 nats for a latent of 4 x 64 x 64 at sigma = 0.95. The
 # Jensen-Shannon weight ½ sigmoid(-840) is zero in floating point.

@@ -42,11 +42,13 @@ STEPS = 40 if FAST else 200  # of Adam, per fit
 #
 # In fog of a given *density* [1 / length], a piece of a ray of length l lets exp(-density · l) of the light through:
 #
-#     opacity = 1 - exp(-density · length)              transmittance = 1 - opacity
+#     opacity       = 1 - exp(-density · length)
+#     transmittance = 1 - opacity
 #
 # Pieces multiply. With the colour each piece emits, and T_k for what comes through all pieces before k,
 #
-#     T_k = product over j < k of (1 - opacity_j)       rgb = sum_k T_k opacity_k colour_k + T_end background
+#     T_k = product over j < k of (1 - opacity_j)
+#     rgb = sum_k T_k opacity_k colour_k + T_end background
 #
 # **Claim.** Cutting a uniform piece into 1, 10 or 1000 parts gives the same opacity, exactly: the formula knows no
 # step size.

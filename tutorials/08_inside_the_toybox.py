@@ -156,7 +156,8 @@ for ax in axes.flat:
 #
 # The loop is short: take latents, noise them to random levels, predict the noise, square the error (Ho et al. 2020):
 #
-#     x_t = alpha x0 + sigma eps            loss = |predict(x_t, t, caption) - eps|²
+#     x_t  = alpha x0 + sigma eps
+#     loss = |predict(x_t, t, caption) - eps|²
 #
 # A network that says "no noise" has a loss of 1.
 #

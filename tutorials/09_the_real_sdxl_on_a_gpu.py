@@ -132,6 +132,7 @@ assert lower.unet.dtype == torch.bfloat16 and lower.vae.dtype == torch.float32
 fig, ax = plt.subplots(figsize=(5, 2.8))
 ax.plot(levels, [100 * r for r in relative], "o-", color="crimson")
 ax.set(xlabel="t", ylabel="change, % of |eps|", title="bfloat16 against " + str(guidance.dtype).removeprefix("torch."))
+ax.set_ylim(bottom=0)
 
 # %% [markdown]
 # ## Watch a run, and stop it
@@ -201,15 +202,16 @@ fig, ax = plt.subplots(figsize=(5, 2.8))
 ax.plot([record["seconds"] for record in unfinished.history], "o-", color="crimson")
 ax.axhline(median, color="gray", linewidth=0.5)
 ax.set(xlabel="step", ylabel="seconds")
+ax.set_ylim(bottom=0)
 
 # %% [markdown]
 # ## What was left out
 #
 # - **A picture by SDXL.** None is shown that this project did not make.
-# - **Clipping.** SDS with SDXL is known to need its gradient on the rendered pixels clipped; whether this loop does
-#   was not measured here.
-# - **Low memory.** CPU offload, gradient checkpointing in the VAE's encoder, smaller pictures (never below 512).
-# - **Several GPUs.** One process per GPU and seed is the simple way.
+# - **Clipping.** SDS with SDXL is known to need its gradient on the rendered pixels clipped. For SDXL `generate` does
+#   so, at a published value; whether it is the right one for this loop was not measured.
+# - **Low memory.** `preset=12`, 16, 24 or 40 chooses sizes for a card of so many GB; there is no CPU offload.
+# - **Several GPUs.** One process per GPU, sharing a list of prompts: [docs/gpu.md](../docs/gpu.md).
 # - **Other models.** Distilled ones (Turbo, Lightning) predict something else and are no priors for distillation.
 #
 # This was the last tutorial. Exercises with a checker are in `tutorials/exercises/`.

@@ -27,8 +27,9 @@ def execute(source: Path, out: Path) -> float:
     started = time.perf_counter()
     where = {"metadata": {"path": HERE.parent}}
     NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources=where, extra_arguments=["--log-level=ERROR"]
-    ).execute()
+        notebook, timeout=900, kernel_name="python3", resources=where, extra_arguments=["--log-level=ERROR"],
+        coalesce_streams=True,  # prints of one cell stay one block, however slowly they come
+    ).execute()  # fmt: skip
     seconds = time.perf_counter() - started
     for cell in notebook.cells:
         if cell.cell_type == "code":

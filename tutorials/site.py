@@ -1,10 +1,11 @@
 """What the documentation site adds to docs/: the tutorials with their outputs, and links into the code.
 
-mkdocs calls the two functions at the end (`hooks` in mkdocs.yml).
+mkdocs calls the functions whose names begin with on_ (`hooks` in mkdocs.yml).
 """
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
+from PIL import Image
 
 HERE = Path(__file__).parent
 BUILT = HERE.parent / "build" / "tutorials"
@@ -51,3 +53,18 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if "/" in page.file.src_uri:
         return markdown
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)[^)]*\)", r"\1", markdown)
+
+
+def on_page_content(html: str, page: Any, config: MkDocsConfig, files: Files) -> str:
+    """Rows of pictures are marked for docs/phone.css; in the reference each argument begins a line, as in the code."""
+
+    def marked(tag: re.Match[str]) -> str:
+        picture = files.get_file_from_path((Path(page.file.src_uri).parent / tag[1]).as_posix())
+        assert picture is not None, tag[0]
+        width, height = Image.open(io.BytesIO(picture.content_bytes)).size
+        return tag[0].replace("<img", '<img class="wide"') if width > max(700, 1.5 * height) else tag[0]
+
+    html = re.sub(r'<img [^>]*src="([^"]+)"[^>]*>', marked, html)
+    if page.file.src_uri.startswith("reference/"):
+        html = re.sub(r"\n(?=[a-z_]+: )", "<br>\n", html)
+    return html

@@ -123,8 +123,8 @@ class Divergence(ABC):
         return float(self.terms(lp, lq).sum()) * cell
 
     def monte_carlo(self, log_ratio: Tensor) -> Estimate:
-        """D_f from log p/q (N,) at N >= 2 samples of *q*: mean of f(r) and its standard error. Unbiased only where q
-        > 0 wherever p > 0, and of infinite variance where r has a heavy tail: read the error with that in mind.
+        """D_f from log p/q (N,) at N >= 2 samples of *q*: mean of f(r) and its standard error. Unbiased only
+        where q > 0 wherever p > 0, and of infinite variance where r has a heavy tail: read the error with that in mind.
         """
         if log_ratio.ndim != 1 or len(log_ratio) < 2 or log_ratio.isnan().any():
             raise ValueError(f"log_ratio must be (N,) with N >= 2 and no NaN, got shape {tuple(log_ratio.shape)}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 
 from ..objectives.distillation import SDS, Objective
 from ..objectives.inversion import JSD, SDI
@@ -22,6 +23,10 @@ from .numerics import Preset
 from .optimise import Progress, optimise
 from .perp_neg import unet_batch
 from .views import ViewWords
+
+with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is text, which needs no warning
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 OBJECTIVES: dict[str, type[SDS] | type[SDI] | type[JSD]] = {"sds": SDS, "sdi": SDI, "jsd": JSD}
 
@@ -130,11 +135,8 @@ def generate(
         need = check_memory(guidance, *size, rows, settings["latent"])
         if progress and not told:
             tqdm.write(f"{need}", file=sys.stderr)
-    runs = [
-        {"prompt": text, "seed": seed + i, **settings, "versions": versions()}
-        for text in prompts
-        for i in range(num_assets)
-    ]
+    settings["versions"] = versions()
+    runs = [{"prompt": text, "seed": seed + i, **settings} for text in prompts for i in range(num_assets)]
     assets: list[Asset] = []
     try:
         for i, config in enumerate(runs):

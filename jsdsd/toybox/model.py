@@ -19,18 +19,23 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer that knows the toybox's words, one token each: pairs are merged until every word is whole."""
+    """A CLIP tokenizer that knows the toybox's words, one token each: pairs are merged until every word is whole.
+
+    The same numbers every time: letters are given first, since the trainer would number their forms at a word's end
+    as they come out of a hash table, and the networks learn numbers, not words.
+    """
+    letters = "abcdefghijklmnopqrstuvwxyz,"
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     bpe.decoder = decoders.BPEDecoder(suffix="</w>")
     trainer = trainers.BpeTrainer(
         vocab_size=10_000,
         min_frequency=1,
-        special_tokens=[START, END],
+        special_tokens=[START, END, *letters, *(f"{letter}</w>" for letter in letters)],
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    bpe.train_from_iterator([*WORDS, ",", ",", *"abcdefghijklmnopqrstuvwxyz"], trainer)
+    bpe.train_from_iterator([*WORDS, *letters], trainer)
     state = json.loads(bpe.to_str())["model"]
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in state["merges"]]
     return CLIPTokenizer(vocab=state["vocab"], merges=merges, model_max_length=TOKENS, unk_token=END, pad_token=END)

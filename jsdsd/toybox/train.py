@@ -2,8 +2,10 @@
 
 1. render the captioned pictures;  2. a VAE on them;  3. text encoders and U-Net together on the VAE's latents,
 predicting the noise (Ho et al. 2020) with min-SNR weights (Hang et al. 2023, not re-read), raised where there is much
-noise, and a moving average of the weights.  Everything random comes from generators seeded with the step: a resumed
-run repeats an unbroken one up to rounding.
+noise, and a moving average of the weights;  4. the same again, shorter, on latents moved to mean zero, mostly where
+there is much noise and with half of the colours unsaid: there the free choices of a caption are made, and they must
+come out even.  Everything random comes from generators seeded with the step: a resumed run repeats an unbroken one up
+to rounding.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -123,6 +126,17 @@ def encode(net: AutoencoderKL, images: Tensor, chunk: int = 256) -> Tensor:
     return torch.cat([net.encode(to_float(part)).latent_dist.mean for part in images.split(chunk)])
 
 
+@torch.no_grad()
+def centre(net: AutoencoderKL, mean: Tensor) -> None:
+    """Move the latents by -mean (4,), unscaled, in the biases around them; what is decoded stays the same.
+
+    Sampling begins with noise of mean zero, while the noisiest pictures in training keep alpha = 0.07 of their mean:
+    summed over 12 x 12 latents that is most of a standard deviation, and every free choice (of a colour) starts tilted.
+    """
+    net.quant_conv.bias[:4] -= mean  # the first half of the encoder's outputs is the posterior's mean
+    net.post_quant_conv.bias += net.post_quant_conv.weight[:, :, 0, 0] @ mean
+
+
 class Prior(nn.Module):
     """Both text encoders and the U-Net, called the way SDXL's pipeline calls them."""
 
@@ -151,12 +165,24 @@ class Prior(nn.Module):
         return self.unet(x_t, t, tokens, added_cond_kwargs=extra).sample
 
 
+@dataclass(frozen=True)
+class Phase:
+    """One of the prior's two trainings, each with its own checkpoint, optimiser and cosine of the learning rate."""
+
+    name: str
+    steps: int
+    peak: float  # learning rate
+    unsaid_colours: float  # share of labels whose colours are left out before `drop`
+    draws: int  # t is the largest of so many uniform draws: its density is proportional to t^(draws - 1)
+
+
 def train_prior(
+    prior: Prior,
+    phase: Phase,
     latents: Tensor,
     labels: Sequence[Label],
     net: AutoencoderKL,
     folder: Path,
-    steps: int,
     batch: int,
     seed: int,
 ) -> Prior:
@@ -166,31 +192,39 @@ def train_prior(
     The second is the geometric mean of weighing errors of the noise (1) and of the picture (about 1/SNR): where the
     picture is nearly all noise its layout is decided, and there an error of the noise hardly shows.
     """
-    prior = Prior(seed)
+    prior.train().requires_grad_(True)
     schedule = Schedule.from_scheduler(model.scheduler())
     alphas = schedule.alphas_cumprod.float()
     snr = alphas / (1 - alphas)
     weight = (5 / snr).clamp(max=1) * (1 + 1 / snr).sqrt()  # (1000,): 0.1 at t = 20, 1.9 at 500, 15 at 999
-    run = Training("prior", prior, folder, steps, peak=1e-3)
-    while run.step < steps:
+    run = Training(phase.name, prior, folder, phase.steps, phase.peak)
+    while run.step < phase.steps:
         index, generator = batch_of(latents, batch, seed, run.step)
-        captions = [drop(labels[i], generator) for i in index.tolist()]
+        said = [labels[i] for i in index.tolist()]
+        if phase.unsaid_colours:
+            unsaid = torch.rand(batch, generator=generator) < phase.unsaid_colours
+            said = [without_colours(x) if u else x for x, u in zip(said, unsaid.tolist(), strict=True)]
+        captions = [drop(label, generator) for label in said]
         half = torch.rand(batch, generator=generator) < 0.5
         zero = torch.tensor([c == "" for c in captions]) & half
         eps = torch.randn(latents[index].shape, generator=generator)
-        t = torch.randint(len(alphas), (batch,), generator=generator)
+        t = torch.randint(len(alphas), (phase.draws, batch), generator=generator).amax(0)
         x_t = schedule.add_noise(latents[index], eps, t).float()
         error = ((prior(x_t, t, captions, zero) - eps) ** 2).mean(dim=(1, 2, 3))
         run.update((weight[t] * error).mean())
         if run.step % 1000 == 0:  # a look at the averaged weights
             raw = {k: v.clone() for k, v in prior.state_dict().items()}
             prior.load_state_dict(raw | run.ema)
-            sheet(assemble(prior, net), folder / f"samples_{run.step:05d}.png")
+            sheet(assemble(prior, net), folder / f"samples_{phase.name}_{run.step:05d}.png")
             prior.load_state_dict(raw)
             prior.train()
             run.since = time.time()
     run.averaged()
     return prior
+
+
+def without_colours(label: Label) -> Label:
+    return replace(label, toys=tuple((kind, None) for kind, _ in label.toys))
 
 
 def assemble(prior: Prior, net: AutoencoderKL) -> StableDiffusionXLPipeline:
@@ -240,6 +274,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=7680, help="scenes of 6 pictures (default 7680)")
     parser.add_argument("--vae-steps", type=int, default=2000, help="of 32 pictures (default 2000)")
     parser.add_argument("--steps", type=int, default=12000, help="of the U-Net, 64 latents each (default 12000)")
+    parser.add_argument("--even-steps", type=int, default=4000, help="of the last phase (default 4000)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     images, labels = dataset(options.folder / "data", options.scenes, options.seed)
@@ -247,7 +282,13 @@ def main() -> None:
     images = shrink(images)
     net = train_vae(images, options.folder, options.vae_steps, batch=32, seed=options.seed)
     latents = encode(net, images) * net.config.scaling_factor
-    prior = train_prior(latents, labels, net, options.folder, options.steps, batch=64, seed=options.seed)
+    prior = Prior(options.seed)
+    first = Phase("prior", options.steps, peak=1e-3, unsaid_colours=0, draws=1)
+    prior = train_prior(prior, first, latents, labels, net, options.folder, batch=64, seed=options.seed)
+    mean = latents.mean(dim=(0, 2, 3), keepdim=True)  # (1, 4, 1, 1)
+    centre(net, mean.flatten() / net.config.scaling_factor)
+    even = Phase("even", options.even_steps, peak=5e-4, unsaid_colours=0.5, draws=2)
+    prior = train_prior(prior, even, latents - mean, labels, net, options.folder, batch=64, seed=options.seed)
     model.save(assemble(prior, net), options.folder / "weights")
     sheet(assemble(prior, net), options.folder / "samples.png")
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsdsd.pipeline.views import SECTORS, coarse_view, fine_view
+from jsdsd.pipeline.views import OVERHEAD_SHARE, SECTORS, coarse_view, fine_view
 from jsdsd.toybox import COLOURS, KINDS, attributes
 from jsdsd.toybox.captions import RELATIONS, VIEWS, Label, caption, drop, parse
 
@@ -66,6 +66,27 @@ def test_dropping_is_independent_of_what_is_shown() -> None:
     share = torch.tensor([left_out[c] for c in COLOURS]) / 500
     expected = 0.1 + 0.9 * 0.2
     assert (share - expected).abs().max() < 4 * (expected * (1 - expected) / 500) ** 0.5
+
+
+def test_each_word_is_dropped_as_often_as_the_docstring_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    texts = [drop(Label((("mug", "red"),), None, "left side"), generator) for _ in range(6000)]
+    said = [text for text in texts if text]
+    with_view = [text for text in said if "view" in text]
+    for found, count, share in (
+        (len(texts) - len(said), len(texts), 1 / 10),
+        (len(said) - len(with_view), len(said), 1 / 6),
+        (sum("left" not in text for text in with_view), len(with_view), 1 / 3),
+        (sum("red" not in text for text in said), len(said), 1 / 5),
+        (sum("mug" not in text for text in said), len(said), 1 / 8),
+    ):
+        assert abs(found / count - share) < 4 * (share * (1 - share) / count) ** 0.5
+
+
+def test_a_prompt_without_a_view_means_the_cameras_of_the_training_pictures() -> None:
+    view = attributes("a mug")[0]["view"]
+    assert view["overhead"] == OVERHEAD_SHARE and len({view[word] for word in SECTORS}) == 1
+    assert attributes("a mug, side view")[0]["view"] == {"left side": 0.5, "right side": 0.5}
 
 
 @given(labels, st.integers(0, 10**6))

@@ -11,6 +11,7 @@ from jsdsd.toybox import model, train
 from jsdsd.toybox.captions import WORDS, Label
 from jsdsd.toybox.dataset import dataset, shrink
 from jsdsd.toybox.judge import HEADS, Judge
+from jsdsd.toybox.kinds import COLOURS
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,16 @@ def test_the_prior_resumes_at_its_checkpoint(
     monkeypatch.setattr(train, "SAVE_EVERY", 1)
     images, labels = pictures
     latents = torch.randn(len(images), 4, 12, 12, generator=torch.Generator().manual_seed(0))
-    train.train_prior(latents, labels, model.vae(), tmp_path, steps=2, batch=2, seed=1)
+
+    def trained(*phases: train.Phase) -> None:
+        prior = train.Prior(1)
+        for phase in phases:
+            train.train_prior(prior, phase, latents, labels, model.vae(), tmp_path, batch=2, seed=1)
+
+    def first(steps: int) -> train.Phase:
+        return train.Phase("first", steps, peak=1e-3, unsaid_colours=0, draws=1)
+
+    trained(first(2))
     taken: list[int] = []
     update = train.Training.update
 
@@ -60,8 +70,35 @@ def test_the_prior_resumes_at_its_checkpoint(
         update(self, loss)
 
     monkeypatch.setattr(train.Training, "update", seen)
-    train.train_prior(latents, labels, model.vae(), tmp_path, steps=4, batch=2, seed=1)
-    assert taken == [2, 3]
+    second = train.Phase("second", 2, peak=1e-3, unsaid_colours=0.5, draws=3)
+    trained(first(4), second)
+    assert taken == [2, 3, 0, 1]  # the second phase has steps of its own
+    trained(first(4), second)
+    assert taken == [2, 3, 0, 1]  # all is done
+
+
+def test_the_last_phase_says_fewer_colours_and_sees_more_noise(
+    pictures: tuple[torch.Tensor, list[Label]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, labels = pictures
+    latents = torch.zeros(len(labels), 4, 12, 12)
+    seen: dict[str, tuple[list[str], torch.Tensor]] = {}
+
+    class Stop(Exception):
+        pass
+
+    def look(self: train.Prior, x_t: torch.Tensor, t: torch.Tensor, captions: list[str], zero: torch.Tensor) -> None:
+        seen[phase.name] = captions, t.double()
+        raise Stop
+
+    monkeypatch.setattr(train.Prior, "forward", look)
+    for phase in (train.Phase("all", 1, 1e-3, 0, 1), train.Phase("none", 1, 1e-3, 1, 3)):
+        with pytest.raises(Stop):
+            train.train_prior(train.Prior(1), phase, latents, labels, model.vae(), tmp_path, batch=4096, seed=1)
+    share = {n: sum(any(c in text.split() for c in COLOURS) for text in said) / 4096 for n, (said, _) in seen.items()}
+    assert share["all"] > 0.6 and share["none"] == 0
+    for name, draws in (("all", 1), ("none", 3)):  # the largest of n uniform draws has mean n/(n + 1), sd < 0.3
+        assert seen[name][1].mean() / 1000 == pytest.approx(draws / (draws + 1), abs=0.3 * 4 / 64)
 
 
 def test_the_vae_learns(pictures: tuple[torch.Tensor, list[Label]], tmp_path: Path) -> None:
@@ -78,6 +115,20 @@ def test_the_vae_learns(pictures: tuple[torch.Tensor, list[Label]], tmp_path: Pa
     assert error(longer) < 0.8 * error(short)
     scaled = train.encode(longer, images) * longer.config.scaling_factor
     assert scaled.std() == pytest.approx(1, abs=0.25)
+
+
+def test_centring_moves_the_latents_and_not_the_pictures(pictures: tuple[torch.Tensor, list[Label]]) -> None:
+    images, _ = pictures
+    net = model.vae().double()
+    x = images.double() / 127.5 - 1
+    with torch.no_grad():
+        before = net.encode(x).latent_dist
+        decoded = net.decode(before.mean).sample
+        train.centre(net, before.mean.mean(dim=(0, 2, 3)))
+        after = net.encode(x).latent_dist
+    assert after.mean.mean(dim=(0, 2, 3)).abs().max() < 1e-9
+    assert torch.equal(after.logvar, before.logvar)
+    torch.testing.assert_close(net.decode(after.mean).sample, decoded)
 
 
 def test_a_loss_that_is_not_finite_stops_in_words(tmp_path: Path) -> None:
