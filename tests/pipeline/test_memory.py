@@ -123,6 +123,15 @@ def test_checkpointing_and_smaller_pictures_need_less() -> None:
     assert f"{whole.total / GB:.2f} GB" in str(whole)
 
 
+def test_latent_space_mode_takes_the_unets_own_size_to_12_gb() -> None:
+    sizes: dict[str, Any] = {"dtype": torch.float16, "views_per_step": 1, "resolution": 96, "render_size": 256}
+    sizes |= {"texts": 2 * sdxl_base.TEXT_WEIGHTS}
+    large = Numerics(1024, gradient_checkpointing=True)
+    usual, latent = (plan(sdxl_base.UNET, sdxl_base.VAE, large, latent=x, **sizes) for x in (False, True))
+    assert latent.total / GB < 0.85 * 12 < usual.total / GB
+    assert latent.total == latent.networks + latent.texts  # a step needs less than the text encoders before it
+
+
 def test_the_written_out_sizes_are_sdxls() -> None:
     """The number of weights of the public model: 2,567,463,684 and 83,653,863."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -138,7 +147,8 @@ def test_every_preset_fits_its_card_with_room_for_cuda(gigabytes: int) -> None:
     assert preset.gigabytes == gigabytes
     need = plan(
         sdxl_base.UNET, sdxl_base.VAE, preset.numerics, dtype=torch.float16, views_per_step=preset.views_per_step,
-        resolution=preset.resolution, render_size=max(preset.render_sizes),
+        resolution=preset.resolution, render_size=max(preset.render_sizes), latent=preset.latent,
+        texts=2 * sdxl_base.TEXT_WEIGHTS,
     )  # fmt: skip
     assert need.networks / GB == pytest.approx(5.47, abs=0.02)  # 2.567e9 weights of 2 bytes, 8.4e7 of 4
     assert 0.5 * gigabytes < need.total / GB < 0.85 * gigabytes
