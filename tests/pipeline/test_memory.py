@@ -77,13 +77,14 @@ def test_the_plan_knows_perp_negs_batch(own: str | None) -> None:
     assert rows == (5 if own and "d:" in own else 4)  # this view, no view, and two or three others
     e = tokens_of_sdxl(guidance.encode_prompts(view_prompts("a mug", words)))
     denoiser = PerpNegDenoiser(guidance, e, 2.0, words, view_word, 1.0)
-    denoiser.look([0, 1])
+    denoiser.look([0, 1])  # makes the batch of embeddings
+    tokens = denoiser.batch.tokens.nbytes
     with torch.no_grad():
         latents = guidance.encode_images(torch.rand(2, 128, 128, 3))
         with AllocationCounter() as inside:
             denoiser.predict_eps(latents, 500)
     foretold = planned(pipe, Numerics(128), 2, batch=rows, latent=True).predict
-    assert foretold == pytest.approx(inside.peak, rel=0.04)
+    assert foretold == pytest.approx(inside.peak + tokens, rel=0.02)
     assert foretold > 1.15 * rows / 4 * planned(pipe, Numerics(128), 2, latent=True).predict
 
 
@@ -100,7 +101,7 @@ def test_the_plan_of_latent_space_mode_has_no_vae_graph() -> None:
         guidance.predict_eps(torch.zeros(2, *guidance.latent_shape), 500, e, 2.0)
     assert foretold.encode == pytest.approx(encode, rel=0.02)
     assert foretold.predict == pytest.approx(inside.peak, rel=0.02)
-    assert foretold.backward == 0 and foretold.predict < 0.5 * usual.predict
+    assert foretold.backward < 0.01 * usual.backward and foretold.predict < 0.5 * usual.predict
     assert foretold.scene == pytest.approx(5 / 4 * usual.scene)  # density and four latents, not density and three
 
 
