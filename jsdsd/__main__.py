@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--memory", type=int, metavar="GB", help="SDXL's sizes for a GPU of 12, 16, 24 or 40 GB (default: the device's)"
     )
+    add("--latent", action=argparse.BooleanOptionalAction, help="a grid of latents, no VAE: less memory, worse shapes")
     add("--layout", choices=("plain", "t3bench"), default="plain", help="where files go (docs/t3bench.md)")
     add("--method", default="jsdsd", metavar="NAME", help="of the t3bench layout: the method's name")
     add("--group", default="single", choices=("single", "surr", "multi"), help="of the t3bench layout: which prompts")
@@ -137,7 +138,7 @@ def planned(args: argparse.Namespace) -> list[Job]:
     if args.num_assets < 1:
         raise ValueError(f"--num-assets must be at least 1, got {args.num_assets}")
     names = ("objective", "steps", "negative_prompt", "guidance_scale", "views_per_step", "resolution", "perp_neg")
-    settings = {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name) for name in (*names, "latent")}
     settings["view_words"] = ViewWords.parse(args.view_words) if args.view_words else None
     made = []
     for prompt in jobs.read_prompts(args.prompts) if args.prompts else [args.prompt]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .asset import Asset, read_asset_file, whole_file
+from .voxels import VoxelGrid
 
 if TYPE_CHECKING:
     from .optimise import Progress
@@ -50,10 +51,12 @@ class Checkpoint:
 
     def restore(self, grid: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> int:
         """Put the state back into a run that was set up with the same settings; returns the steps done."""
+        count = len(list(grid.parameters()))
+        latent = [self.state[f"latent.{i}"] for i in range(count) if "latent.0" in self.state]
         with torch.no_grad():
-            for mine, theirs in zip(grid.parameters(), self.asset.grid.parameters(), strict=True):
+            for mine, theirs in zip(grid.parameters(), latent or self.asset.grid.parameters(), strict=True):
                 mine.copy_(theirs)
-        moments = {i: self._moments(f"adam.{i}.") for i in range(len(list(grid.parameters())))}
+        moments = {i: self._moments(f"adam.{i}.") for i in range(count)}
         optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
         generator.set_state(self.state["generator"])
         return self.steps
@@ -67,6 +70,8 @@ def write(path: str | Path, asset: Asset, progress: Progress) -> None:
     path = Path(path)
     moments = progress.optimiser.state_dict()["state"]
     state = {f"adam.{i}.{name}": x.cpu() for i, entries in moments.items() for name, x in entries.items()}
+    if not isinstance(progress.scene, VoxelGrid):  # the asset has its linear preview
+        state |= {f"latent.{i}": x.detach().cpu() for i, x in enumerate(progress.scene.parameters())}
     for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed while it wrote
         left.unlink(missing_ok=True)
     with whole_file(path) as file:

@@ -21,6 +21,7 @@ from .guidance import Guidance, default_device
 from .memory import check_memory
 from .numerics import Preset
 from .optimise import Progress, optimise
+from .perp_neg import unet_batch
 from .views import ViewWords
 
 with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is text, which needs no warning
@@ -52,6 +53,7 @@ def generate(
     view_words: ViewWords | None = None,
     perp_neg: float = 0.0,
     render_sizes: Sequence[int] | None = None,
+    latent: bool | None = None,
 ) -> Asset | list[Asset]:
     """Make a 3D asset from a text; a list of prompts or num_assets > 1 makes a list, with the model loaded once.
 
@@ -66,6 +68,8 @@ def generate(
     views_per_step: renders per step, default 4.  resolution: voxels per axis, default 40.  (For SDXL: the preset's.)
     preset: SDXL's sizes for a GPU of 12, 16, 24 or 40 GB, or a Preset; default by the device's memory.
     render_sizes: pixels of a render, one after the other in equal shares of the run; default the preset's.
+    latent: True optimises a grid of latents without the VAE, for less memory and worse shapes (docs/gpu.md); the asset
+    is an ordinary one, its colours a linear map of the latents.  Default the preset's; False for the toybox.
     view_words: words and angles for the views; None = the model's own.  perp_neg: weight of the other views' words as
     negatives (Perp-Neg), against an object with several fronts; 0 = not, and then U-Net batches are half as large.
     device: default a GPU if there is one and the model is not the toybox, else the CPU.  dtype: of the U-Net.
@@ -86,6 +90,8 @@ def generate(
         raise ValueError("resume=True needs checkpoint=, the file to go on from")
     if render_sizes is not None and not all(isinstance(n, int) and n >= 16 for n in render_sizes):
         raise ValueError(f"render_sizes are whole numbers of pixels, at least 16, got {render_sizes!r}")
+    if latent not in (None, True, False):
+        raise ValueError(f"latent is True, False or None (the preset's), got {latent!r}")
     if not 0 <= perp_neg < float("inf"):
         raise ValueError(f"perp_neg must be finite and at least 0, got {perp_neg}")
     if isinstance(model, Guidance) and preset is not None:
@@ -108,6 +114,7 @@ def generate(
         "memory_gb": sizes.gigabytes,
         "guidance_scale": guidance.guidance_scale if guidance_scale is None else guidance_scale,
         "negative_prompt": negative_prompt,
+        "latent": sizes.latent if latent is None else latent,
         "view_words": str(view_words) if view_words else None,
         "perp_neg": perp_neg,
         "model": guidance.name,
@@ -115,10 +122,17 @@ def generate(
         "dtype": str(guidance.dtype),
         "device": str(guidance.device),
     }
+    side = guidance.latent_shape[-1]
+    if settings["latent"] and min(settings["render_sizes"]) < side:
+        raise ValueError(
+            f"latent=True needs renders of at least the latents' {side} pixels: render_sizes are "
+            f"{settings['render_sizes']}"
+        )
     if not toy:
+        rows = unet_batch(*guidance.all_views(view_words)) if perp_neg else 2
         size = settings["views_per_step"], settings["resolution"], max(settings["render_sizes"])
-        told = size in guidance.plans
-        need = check_memory(guidance, *size)
+        told = (*size, rows, settings["latent"]) in guidance.plans
+        need = check_memory(guidance, *size, rows, settings["latent"])
         if progress and not told:
             tqdm.write(f"{need}", file=sys.stderr)
     settings["versions"] = versions()
@@ -166,6 +180,7 @@ def _one(
         guidance_scale=config["guidance_scale"],
         view_words=ViewWords.parse(config["view_words"]) if config["view_words"] else None,
         perp_neg=config["perp_neg"],
+        latent=config["latent"],
         resume=before,
     )
     bar = tqdm(total=steps, initial=len(history), desc=prompt, unit="step", disable=not progress)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ..objectives.diffusion import Schedule, guide
 from .loading import load_pipeline
 from .numerics import PLAIN, PRESETS, Numerics, Preset, limit_pixel_gradient, preset_for, rescaled
-from .views import SECTORS, coarse_view, fine_view
+from .views import SECTORS, ViewWords, coarse_view, fine_view
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLPipeline
@@ -67,7 +67,7 @@ class Guidance:
             raise ValueError(f'unknown prediction_type "{kind}": known are epsilon, v_prediction and sample')
         self.pipe, self.guidance_scale, self.prediction_type, self.words = pipe, guidance_scale, kind, words
         self.name = name  # what `load` was asked for
-        self.plans: dict[tuple[int, int, int], MemoryPlan] = {}  # made by memory.check_memory
+        self.plans: dict[tuple[int, int, int, int, bool], MemoryPlan] = {}  # made by memory.check_memory
         self.preset = PRESETS[24]  # the run's sizes; those of the toybox are `generate`'s own
         if hasattr(pipe.scheduler, "alphas_cumprod"):  # at zero terminal SNR, keep a trace of signal, as Euler's does
             pipe.scheduler.alphas_cumprod = pipe.scheduler.alphas_cumprod.clamp(min=2**-24)
@@ -122,6 +122,13 @@ class Guidance:
         """(azimuth, elevation) in degrees -> the word this model was taught for that view."""
         return fine_view if self.words and set(" ".join(SECTORS).split()) <= set(self.words) else coarse_view
 
+    def all_views(self, own: ViewWords | None = None) -> tuple[list[str], Callable[[float, float], str]]:
+        """All words for views, each once, and what chooses one by the angles: `own`, or else the model's."""
+        if own:
+            return own.words, own
+        around = ((45.0 * i, e) for e in (0.0, 90.0) for i in range(len(SECTORS)))
+        return list(dict.fromkeys(self.view_word(*view) for view in around)), self.view_word
+
     def check_prompt(self, prompt: str) -> None:
         """ValueError for an empty prompt and, for the toybox, for words that it was never taught."""
         if not isinstance(prompt, str) or not prompt.strip():
@@ -150,24 +157,20 @@ class Guidance:
             encoder.to("cpu")
         return Embeddings(*(x.to(self.dtype) for x in (tokens, vectors, negative, negative_vectors)))
 
-    def encode_images(self, rgb: Tensor) -> Tensor:
+    def encode_images(self, rgb: Tensor, size: int | None = None) -> Tensor:
         """Scaled latents (B, 4, h, w) of pictures (B, H, W, 3) in [0, 1], with the gradient to the pictures.
 
-        Pictures of another size are resized to the model's first.  The mean of the VAE's posterior, not a sample.
+        Pictures are resized to `size` pixels first (None: the model's).  The mean of the VAE's posterior, no sample.
         """
+        size = size or self.image_size
         if rgb.requires_grad:
             rgb, limit = rgb.view_as(rgb), self.numerics.pixel_gradient_limit
             if limit is not None:  # a pixel of a small render stands for several of the picture
-                limit *= (self.image_size / rgb.shape[1]) ** 2
+                limit *= (size / rgb.shape[1]) ** 2
             rgb.register_hook(partial(limit_pixel_gradient, limit=limit))
         x = rgb.permute(0, 3, 1, 2).to(device=self.device, dtype=self.vae.dtype) * 2 - 1  # (B, 3, H, W)
-        if x.shape[-1] != self.image_size:
-            x = F.interpolate(
-                x,
-                (self.image_size, self.image_size),
-                mode="bilinear",
-                antialias=x.shape[-1] > self.image_size,
-            )
+        if x.shape[-1] != size:
+            x = F.interpolate(x, (size, size), mode="bilinear", antialias=x.shape[-1] > size)
         with torch.autocast(self.device.type, enabled=False):
             latents = self.vae.encode(x).latent_dist.mean * self.vae.config.scaling_factor
         if latents.dtype in (torch.float16, torch.bfloat16):

@@ -119,7 +119,7 @@ def found_jobs(folder: Path, steps: int | None, files: tuple[str, ...]) -> list[
             )
         kept = {k: config[k] for k in ("negative_prompt", "guidance_scale", "views_per_step", "resolution")}
         views = ViewWords.parse(config["view_words"]) if config["view_words"] else None
-        kept |= {"perp_neg": config["perp_neg"], "view_words": views, "render_sizes": config["render_sizes"]}
+        kept |= {k: config[k] for k in ("perp_neg", "render_sizes", "latent")} | {"view_words": views}
         settings = {"objective": name, "steps": steps or config["steps"], **kept}
         dtype = config["dtype"].removeprefix("torch.")
         model, memory = config["model"], config["memory_gb"]

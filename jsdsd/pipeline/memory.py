@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from .latent import FIT_SIZE
 from .numerics import Numerics
 
 if TYPE_CHECKING:
@@ -28,23 +29,26 @@ GB = 1e9  # bytes; what graphics cards are sold by
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes.  The step's three phases follow each other, so only the largest counts."""
+    """Bytes.  Text encoders leave before a run begins, a step's three phases follow each other: the largest counts."""
 
     networks: int  # weights of U-Net and VAE
+    texts: int  # weights of the text encoders, while the prompts are encoded
     scene: int  # grid, its gradient, Adam's two moments, and the summed fields with their gradient
     render: int  # what the renderer keeps for its backward pass
-    encode: int  # phase 1, the VAE encodes: its graph and working memory
+    encode: int  # phase 1, the VAE encodes: its graph and working memory (latent-space mode: the colours' fit, before)
     predict: int  # phase 2, the U-Net predicts while the VAE's graph waits
     backward: int  # phase 3, back through the VAE
 
     @property
     def total(self) -> int:
         """The most that is needed at once."""
-        return self.networks + self.scene + self.render + max(self.encode, self.predict, self.backward)
+        step = self.scene + self.render + max(self.encode, self.predict, self.backward)
+        return self.networks + max(self.texts, step)
 
     def __str__(self) -> str:
         parts = {
-            "networks": self.networks, "scene and optimiser": self.scene, "render": self.render,
+            "U-Net and VAE": self.networks, "text encoders, at first": self.texts,
+            "scene and optimiser": self.scene, "render": self.render,
             "VAE forward": self.encode, "U-Net, VAE's graph kept": self.predict, "VAE backward": self.backward,
         }  # fmt: skip
         rows = [f"  {name:26} {size / GB:6.2f} GB" for name, size in parts.items()]
@@ -91,10 +95,15 @@ def plan(
     views_per_step: int,
     resolution: int,
     render_size: int,
+    batch: int = 2,
+    latent: bool = False,
+    texts: int = 0,
 ) -> MemoryPlan:
     """The plan of a run with networks of these configurations (`guidance.unet.config`, `guidance.vae.config`).
 
     dtype: of the U-Net.  views_per_step, resolution, render_size: as in `optimise`, of the largest renders.
+    batch: rows of the U-Net's batch for each view, 2 with guidance, 2 + K with Perp-Neg (`perp_neg.unet_batch`).
+    latent: latent-space mode, in which no graph goes through the VAE.  texts: bytes of the text encoders.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -106,20 +115,36 @@ def plan(
         factor = 2 ** (len(coder.config.block_out_channels) - 1)
         size = numerics.image_size or net.config.sample_size * factor
         with AllocationCounter() as inside:
-            picture = torch.zeros(views_per_step, 3, size, size, dtype=numerics.vae_dtype, requires_grad=True)
-            latents = coder.encode(picture * 2 - 1).latent_dist.mean
+            if latent:  # the VAE sees the pictures of the fit alone, before the run
+                with torch.no_grad():
+                    _encode(coder, 1, min(size, FIT_SIZE))
+                latents = torch.zeros(views_per_step, net.config.in_channels, size // factor, size // factor)
+            else:
+                latents = _encode(coder, views_per_step, size)
             encode, graph = inside.peak, inside.now
             inside.peak = inside.now
             with torch.no_grad():
-                _predict(net, latents.detach(), dtype)
+                _predict(net, latents.detach(), batch, dtype)
             predict = inside.peak
             inside.peak = inside.now
-            latents.sum().backward()
+            if not latent:
+                latents.sum().backward()
             backward = max(inside.peak, graph)
-        networks = sum(p.numel() * p.element_size() for part in (net, coder) for p in part.parameters())
+        networks = _weights(net, coder)
+    channels = 1 + (net.config.in_channels if latent else 3)  # of the grid
     return MemoryPlan(
-        networks, _scene(resolution), _render(views_per_step, resolution, render_size), encode, predict, backward
-    )
+        networks, texts, _scene(resolution, channels), _render(views_per_step, resolution, render_size, channels),
+        encode, predict, backward,
+    )  # fmt: skip
+
+
+def _encode(coder: Any, views: int, size: int) -> Tensor:
+    picture = torch.zeros(views, 3, size, size, dtype=coder.dtype, requires_grad=True)
+    return coder.encode(picture * 2 - 1).latent_dist.mean
+
+
+def _weights(*parts: nn.Module | None) -> int:
+    return sum(p.numel() * p.element_size() for part in parts if part is not None for p in part.parameters())
 
 
 def _cast(part: nn.Module, dtype: torch.dtype) -> Any:
@@ -130,13 +155,16 @@ def _cast(part: nn.Module, dtype: torch.dtype) -> Any:
     return part.eval()
 
 
-def check_memory(guidance: Guidance, views_per_step: int, resolution: int, render_size: int) -> MemoryPlan:
+def check_memory(
+    guidance: Guidance, views_per_step: int, resolution: int, render_size: int, batch: int = 2, latent: bool = False
+) -> MemoryPlan:
     """The plan of a run, made once for each size.  ValueError where it is more than the whole GPU has."""
-    key = views_per_step, resolution, render_size
+    key = views_per_step, resolution, render_size, batch, latent
     if key not in guidance.plans:
         guidance.plans[key] = plan(
             guidance.unet.config, guidance.vae.config, guidance.numerics, dtype=guidance.dtype,
-            views_per_step=views_per_step, resolution=resolution, render_size=render_size,
+            views_per_step=views_per_step, resolution=resolution, render_size=render_size, batch=batch, latent=latent,
+            texts=_weights(guidance.pipe.text_encoder, guidance.pipe.text_encoder_2),
         )  # fmt: skip
     need = guidance.plans[key]
     if guidance.device.type == "cuda":
@@ -144,17 +172,17 @@ def check_memory(guidance: Guidance, views_per_step: int, resolution: int, rende
         if need.total > there:
             raise ValueError(
                 f"this run needs {need.total / GB:.1f} GB, the GPU has {there / GB:.1f} GB: give preset=12, or smaller "
-                f"views_per_step, resolution or render_sizes\n{need}"
+                f"views_per_step, resolution or render_sizes, or latent=True\n{need}"
             )
     return need
 
 
-def _predict(net: Any, latents: Tensor, dtype: torch.dtype) -> Tensor:
-    """One guided prediction, on the doubled batch."""
-    rows, config = 2 * len(latents), net.config
+def _predict(net: Any, latents: Tensor, batch: int, dtype: torch.dtype) -> Tensor:
+    """One guided prediction, with `batch` rows for each view."""
+    rows, config = batch * len(latents), net.config
     vector = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     return net(
-        torch.cat([latents, latents]).to(dtype), torch.zeros(rows, dtype=torch.long),
+        torch.cat([latents] * batch).to(dtype), torch.zeros(rows, dtype=torch.long),
         torch.zeros(rows, 77, config.cross_attention_dim, dtype=dtype),
         added_cond_kwargs={
             "text_embeds": torch.zeros(rows, vector, dtype=dtype), "time_ids": torch.zeros(rows, 6, dtype=dtype)
@@ -162,12 +190,12 @@ def _predict(net: Any, latents: Tensor, dtype: torch.dtype) -> Tensor:
     ).sample  # fmt: skip
 
 
-def _scene(resolution: int) -> int:
-    """4 float32 channels: levels R ... R/8 with gradient and two moments; their sum, the fields and both gradients."""
-    levels = sum(4 * max(2, resolution // k) ** 3 for k in (1, 2, 4, 8))
-    return 4 * (4 * levels + 6 * 4 * resolution**3)
+def _scene(resolution: int, channels: int) -> int:
+    """float32: levels R ... R/8 with gradient and two moments; their sum, the fields and both gradients."""
+    levels = sum(channels * max(2, resolution // k) ** 3 for k in (1, 2, 4, 8))
+    return 4 * (4 * levels + 6 * channels * resolution**3)
 
 
-def _render(views: int, resolution: int, size: int) -> int:
-    """What `renderer._Gather` saves for each ray on each plane: 9 float32 numbers, if every ray meets the box."""
-    return 4 * 9 * views * size**2 * resolution
+def _render(views: int, resolution: int, size: int, channels: int) -> int:
+    """What `renderer._Gather` saves for each ray on each plane: 5 float32 numbers and one for each channel."""
+    return 4 * (5 + channels) * views * size**2 * resolution

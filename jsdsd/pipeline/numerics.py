@@ -46,6 +46,7 @@ class Preset:
 
     views_per_step: renders per step.  resolution: voxels per axis.  render_sizes: pixels of a render, in equal shares
     of the run: small ones are enough while the shape forms.  numerics: the picture's size, how the VAE's graph is kept.
+    latent: the grid holds latents and the VAE is left out (`latent.py`); then no render is smaller than the latents.
     """
 
     gigabytes: int | None
@@ -53,6 +54,7 @@ class Preset:
     resolution: int
     render_sizes: tuple[int, ...]
     numerics: Numerics
+    latent: bool = False
 
 
 PRESETS = {

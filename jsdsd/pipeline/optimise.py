@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,21 +12,27 @@ from ..objectives.distillation import Anneal, DistillRecord, Objective, distill
 from .cameras import orbit
 from .checkpoint import Checkpoint
 from .guidance import Guidance, ViewDenoiser
+from .latent import LatentGrid, fit_linear_colours, shrunk
 from .perp_neg import PerpNegDenoiser
-from .renderer import Render, render
-from .views import SECTORS, ViewWords, random_background, random_views, view_prompts
+from .renderer import Render, render_fields
+from .views import ViewWords, random_background, random_views, view_prompts
 from .voxels import VoxelGrid
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One step: what `distill` recorded, the step's renders, the grid so far, and what a checkpoint needs besides."""
+    """One step: what `distill` recorded, the step's renders, what is optimised, and what a checkpoint needs besides."""
 
     record: DistillRecord
     render: Render
-    grid: VoxelGrid
+    scene: VoxelGrid | LatentGrid
     optimiser: torch.optim.Optimizer
     generator: torch.Generator
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """The grid so far; in latent-space mode its linear preview in colours, as `render` has them then."""
+        return self.scene.as_rgb() if isinstance(self.scene, LatentGrid) else self.scene
 
 
 def optimise(
@@ -48,6 +54,7 @@ def optimise(
     solid_weight: float = 1.0,
     view_words: ViewWords | None = None,
     perp_neg: float = 0.0,
+    latent: bool = False,
     resume: Checkpoint | None = None,
 ) -> Iterator[Progress]:
     """Yields after every step; the last one's grid is the result.  `generate` holds the defaults of the run's size.
@@ -58,15 +65,15 @@ def optimise(
     density_rate, colour_rate: Adam's learning rates, logits per step.  solid_weight: weight of opacity (1 - opacity),
     summed over pixels; it grows linearly from 0 over the run, so that a body may form in fog and must end solid.
     view_words: None = the model's own.
-    perp_neg: weight of the other views' words as negatives.  resume: goes on after that checkpoint's steps.
+    perp_neg: weight of the other views' words as negatives.  latent: a grid of latents, no VAE (latent.py).
+    resume: goes on after that checkpoint's steps.
     Raises FloatingPointError when something is not finite or the scene is empty.
     """
     generator = torch.Generator().manual_seed(seed)
     levels = [max(2, resolution // k) for k in (8, 4, 2)] + [resolution]
-    grid = VoxelGrid.blob(levels, generator=generator).to(guidance.device)
-    view_word: Callable[[float, float], str] = view_words or guidance.view_word
-    around = ((45.0 * i, e) for e in (0.0, 90.0) for i in range(len(SECTORS)))
-    words = view_words.words if view_words else list(dict.fromkeys(view_word(*view) for view in around))
+    blob = VoxelGrid.blob(levels, generator=generator)
+    grid = (LatentGrid(blob, fit_linear_colours(guidance)) if latent else blob).to(guidance.device)
+    words, view_word = guidance.all_views(view_words)
     embeddings = guidance.encode_prompts(view_prompts(prompt, words), negative_prompt)
     denoiser = ViewDenoiser(guidance, embeddings, guidance_scale)
     if perp_neg:
@@ -83,16 +90,23 @@ def optimise(
         azimuth, elevation = random_views(views_per_step, generator, spread=True)
         denoiser.look([words.index(view_word(a, e)) for a, e in zip(azimuth.tolist(), elevation.tolist(), strict=True)])
         background = random_background(views_per_step, generator).to(guidance.device)
-        picture[:] = [render(grid, orbit(azimuth, elevation), sizes[step * len(sizes) // steps], background)]
+        if isinstance(grid, LatentGrid):
+            background = grid.colours.latents(background)
+        size = sizes[step * len(sizes) // steps]
+        picture[:] = [render_fields(*grid.fields(), orbit(azimuth, elevation), size, background)]
         if picture[0].opacity.amax() < 0.01:
             raise FloatingPointError(
                 f"the scene is empty at step {step}: lower density_rate or guidance_scale, or try another seed"
             )
-        return guidance.encode_images(picture[0].rgb)  # (B, 4, h, w)
+        rgb = picture[0].rgb
+        return shrunk(rgb, guidance.latent_shape[-1]) if latent else guidance.encode_images(rgb)  # (B, 4, h, w)
 
     def penalty(step: int) -> Tensor:
         opacity = picture[0].opacity
         return solid_weight * step / steps * (opacity * (1 - opacity)).sum()
 
     for record in distill(produce, denoiser, objective, adam, steps, Anneal(t_start, t_end), generator, penalty, done):
-        yield Progress(record, picture[0], grid, adam, generator)
+        seen = picture[0]
+        if isinstance(grid, LatentGrid):
+            seen = replace(seen, rgb=grid.colours.rgb(seen.rgb.detach()))
+        yield Progress(record, seen, grid, adam, generator)

@@ -37,11 +37,7 @@ class PerpNegDenoiser(ViewDenoiser):
     ):
         super().__init__(guidance, embeddings, guidance_scale)
         self.weight = weight
-        found: list[list[int]] = []
-        for word in words:
-            at = next((a for a in range(360) if view_word(a, 0.0) == word), None)  # an azimuth of this word
-            around = [] if at is None else [view_word(at + turn, 0.0) for turn in (90.0, 180.0, 270.0)]
-            found.append([words.index(other) for other in dict.fromkeys(around) if other != word])
+        found = other_words(words, view_word)
         self.count = max(map(len, found))
         # Words with fewer others, as "overhead" with none, name themselves: their part at right angles is zero.
         self.others = torch.tensor([(row + [i] * self.count)[: self.count] for i, row in enumerate(found)])  # (P, K)
@@ -67,6 +63,21 @@ class PerpNegDenoiser(ViewDenoiser):
         towards = eps_y - eps_0
         away = sum((perpendicular(eps_j - eps_0, towards) for eps_j in others), torch.zeros_like(towards))
         return eps_0 + scale * (towards - self.weight * away)
+
+
+def other_words(words: Sequence[str], view_word: Callable[[float, float], str]) -> list[list[int]]:
+    """For each word the indices of those a quarter, a half and three quarters around; none for a view from above."""
+    found: list[list[int]] = []
+    for word in words:
+        at = next((a for a in range(360) if view_word(a, 0.0) == word), None)  # an azimuth of this word
+        around = [] if at is None else [view_word(at + turn, 0.0) for turn in (90.0, 180.0, 270.0)]
+        found.append([words.index(other) for other in dict.fromkeys(around) if other != word])
+    return found
+
+
+def unet_batch(words: Sequence[str], view_word: Callable[[float, float], str]) -> int:
+    """Rows of the U-Net's batch for each picture, 2 + K."""
+    return 2 + max(map(len, other_words(words, view_word)))
 
 
 def perpendicular(x: Tensor, y: Tensor) -> Tensor:

@@ -51,12 +51,17 @@ def render(grid: VoxelGrid, camera: Camera, size: int, background: float | Tenso
 def render_fields(
     density: Tensor, colour: Tensor, camera: Camera, size: int, background: float | Tensor = 1.0
 ) -> Render:
-    """As `render`, from density (R, R, R) in 1 / scene unit, >= 0, and colour (3, R, R, R), both indexed z, y, x."""
+    """As `render`, from density (R, R, R) in 1 / scene unit, >= 0, and colour (3, R, R, R), both indexed z, y, x.
+
+    Colours are composited, whatever they mean: with C channels instead of three, so have background and picture.
+    """
     _check(density, colour)
     back = torch.as_tensor(background, dtype=density.dtype, device=density.device)
-    if back.shape not in ((), (3,), (len(camera), 3)):
+    C = len(colour)
+    if back.shape not in ((), (C,), (len(camera), C)):
         raise ValueError(
-            f"background is a number, a colour (3,) or one per camera ({len(camera)}, 3), got shape {tuple(back.shape)}"
+            f"background is a number, a colour ({C},) or one per camera ({len(camera)}, {C}), got shape "
+            f"{tuple(back.shape)}"
         )
     with torch.no_grad():  # P = B * size * size rays
         rays, face = _crossings(*camera.to(density.device, density.dtype).rays(size), density.shape[0])
@@ -64,7 +69,7 @@ def render_fields(
     for axis in range(3):  # 0 x, 1 y, 2 z
         if not (face // 2 == axis).any():
             continue
-        planes = torch.cat([density.movedim(2 - axis, 0)[:, None], colour.movedim(3 - axis, 0)], 1)  # (R, 4, V, U)
+        planes = torch.cat([density.movedim(2 - axis, 0)[:, None], colour.movedim(3 - axis, 0)], 1)  # (R, 1 + C, V, U)
         for backwards in (0, 1):
             group = (face == 2 * axis + backwards).nonzero()[:, 0]
             if backwards and len(group):
@@ -73,19 +78,19 @@ def render_fields(
                 if len(index):
                     pieces.append(_march(planes, rays[:, index]))
                     order.append(index)
-    result = density.new_tensor([0.0, 0, 0, 0, 1])[:, None].repeat(1, rays.shape[1])  # a ray that misses the box
+    result = density.new_tensor([0.0, *C * [0.0], 1.0])[:, None].repeat(1, rays.shape[1])  # a ray that misses the box
     if order:
         result = result.index_copy(1, torch.cat(order), torch.cat(pieces, 1))
     else:  # still a function of the fields, with gradient zero
         result = result + 0 * (density.sum() + colour.sum())
-    result = result.T.reshape(len(camera), size, size, 5)  # depth, red, green, blue, transmittance
-    depth, rgb, rest = result[..., 0], result[..., 1:4], result[..., 4]
-    return Render(rgb + rest[..., None] * back.expand(len(camera), 3)[:, None, None], depth, 1 - rest)
+    result = result.T.reshape(len(camera), size, size, 2 + C)  # depth, red, green, blue, transmittance
+    depth, rgb, rest = result[..., 0], result[..., 1:-1], result[..., -1]
+    return Render(rgb + rest[..., None] * back.expand(len(camera), C)[:, None, None], depth, 1 - rest)
 
 
 def _check(density: Tensor, colour: Tensor) -> None:
     size = density.shape[0] if density.dim() == 3 else 0
-    if size < 2 or density.shape != (size,) * 3 or colour.shape != (3, *density.shape):
+    if size < 2 or density.shape != (size,) * 3 or colour.shape[1:] != density.shape or not len(colour):
         got = f"{tuple(density.shape)} and {tuple(colour.shape)}"
         raise ValueError(f"density has shape (R, R, R) and colour (3, R, R, R) with R >= 2, got {got}")
     if not density.is_floating_point() or (density.dtype, density.device) != (colour.dtype, colour.device):
@@ -121,7 +126,7 @@ def _crossings(origin: Tensor, direction: Tensor, count: int) -> tuple[Tensor, T
 
 
 def _march(planes: Tensor, rays: Tensor) -> Tensor:
-    """(5, P): depth, red, green, blue, transmittance of rays (8, P) that meet the planes (R, 4, V, U) in this order."""
+    """(5, P): depth, red, green, blue, transmittance of rays (8, P) that meet planes (R, 4, V, U) in this order."""
     first, step, enter, leave = rays[:4]
     k = torch.arange(len(planes), dtype=rays.dtype, device=rays.device)[:, None]  # (R, 1)
     t = first + k * step  # (R, P)
@@ -156,7 +161,7 @@ class _Gather(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         planes, at, length, sample, after, weight = ctx.saved_tensors
-        g_light, g_end = g[:4], g[4:]  # (4, P), (1, P)
+        g_light, g_end = g[:-1], g[-1:]  # (4, P), (1, P)
         v = (sample * g_light).sum(1)  # (R, P)
         from_here = (weight * v).flip(0).cumsum(0).flip(0)  # sum over j >= k, added from the back: small numbers first
         behind = torch.cat([from_here[1:], torch.zeros_like(g_end)]) + after[-1] * g_end

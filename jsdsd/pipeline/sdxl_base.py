@@ -35,6 +35,9 @@ VAE: dict[str, Any] = {
     "scaling_factor": 0.13025,
     "force_upcast": True,
 }
+TEXT_WEIGHTS = (
+    123_060_480 + 694_659_840
+)  # CLIP ViT-L and OpenCLIP bigG with its projection, as transformers builds them
 SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,

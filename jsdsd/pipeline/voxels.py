@@ -23,7 +23,7 @@ def resample(field: Tensor, resolution: int) -> Tensor:
     return F.interpolate(field[None], size, mode="trilinear", align_corners=True)[0]
 
 
-def _sum(levels: Iterable[Tensor], resolution: int) -> Tensor:
+def sum_levels(levels: Iterable[Tensor], resolution: int) -> Tensor:
     """Levels (C, r, r, r), coarsest first, added up at `resolution`."""
     total: Tensor | None = None
     for level in levels:
@@ -126,7 +126,7 @@ class VoxelGrid(nn.Module):
 
     def logits(self) -> Tensor:
         """The summed logits (4, R, R, R)."""
-        return torch.cat([_sum(self.density_levels, self.resolution), _sum(self.colour_levels, self.resolution)])
+        return torch.cat([sum_levels(x, self.resolution) for x in (self.density_levels, self.colour_levels)])
 
     def fields(self) -> tuple[Tensor, Tensor]:
         """density (R, R, R) in 1 / scene unit, colour (3, R, R, R) in [0, 1]."""

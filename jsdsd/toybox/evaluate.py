@@ -149,6 +149,7 @@ def assets(
     seeds: Sequence[int],
     objective: str = "jsd",
     steps: int | None = None,
+    latent: bool | None = None,
 ) -> list[Measured]:
     """Generate, measure and save every kind x seed; the colour rotates.  Toys that `out` holds already are reused."""
     out.mkdir(parents=True, exist_ok=True)
@@ -159,7 +160,9 @@ def assets(
             path = Measured(kind, colour, seed, {}).file(out)
             if not path.exists():
                 prompt = caption(Label(((kind, colour),)))
-                made = generate(prompt, model=guidance, objective=objective, steps=steps, seed=seed, progress=False)
+                made = generate(
+                    prompt, model=guidance, objective=objective, steps=steps, seed=seed, latent=latent, progress=False
+                )
                 assert isinstance(made, Asset)
                 made.save(path)
             asset = Asset.load(path)
@@ -210,6 +213,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--objective", default="jsd")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--latent", action="store_true", help="a grid of latents, without the VAE (docs/gpu.md)")
     options = parser.parse_args()
     guidance, judge = Guidance.load(options.model), load_judge()
     if options.what == "prior":
@@ -223,6 +227,7 @@ def main() -> None:
             options.seeds,
             objective=options.objective,
             steps=options.steps,
+            latent=options.latent,
         )
         contact_sheet(options.out, rows, options.out / "contact_sheet.png")
         found = summary(rows)

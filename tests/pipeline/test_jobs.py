@@ -106,6 +106,39 @@ def test_t3bench_finds_the_meshes_where_it_looks(tmp_path: Path) -> None:
         jobs.t3bench_folder(tmp_path, "mine", "single", "a/b", 0)
 
 
+PYRENDER = """
+import sys
+try:
+    import numpy, pyrender, trimesh
+    scene, pose = pyrender.Scene(ambient_light=[1, 1, 1]), numpy.eye(4)
+    pose[2, 3] = 3.0  # in front of the object, which faces +Z
+    scene.add(pyrender.PerspectiveCamera(yfov=0.8), pose=pose)
+    renderer = pyrender.OffscreenRenderer(64, 64)
+except Exception as reason:
+    sys.exit(f"no pyrender: {reason}")
+scene.add(pyrender.Mesh.from_trimesh(trimesh.load(sys.argv[1])))
+picture = renderer.render(scene, flags=pyrender.RenderFlags.FLAT)[0]
+print(*picture[32, 24], *picture[32, 40], *picture[0, 0])
+"""
+
+
+def test_pyrender_shows_the_colours_of_the_exported_mesh(tmp_path: Path) -> None:
+    """As T3Bench does: OBJ -> trimesh -> pyrender, offscreen.  A ball, half red, half green in front."""
+    x = torch.linspace(-1, 1, 24)
+    colour = torch.zeros(3, 24, 24, 24)
+    colour[0, :, :, :12], colour[1, :, :, 12:] = 1, 1
+    density = 30.0 * ((x[:, None, None] ** 2 + x[:, None] ** 2 + x**2) < 0.4)
+    jobs.save_t3bench(Asset(VoxelGrid.from_fields(density, colour), "a ball", {}, [{}]), tmp_path)
+    command = [sys.executable, "-c", PYRENDER, str(tmp_path / "save/it1-export/model.obj")]
+    environment = {"PYOPENGL_PLATFORM": "egl", **os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    if "no pyrender" in done.stderr:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == OK, done.stderr
+    seen = torch.tensor([int(v) for v in done.stdout.split()]).view(3, 3)
+    assert (seen - torch.tensor([[255, 0, 0], [0, 255, 0], [255, 255, 255]])).abs().max() < 30
+
+
 def test_a_list_is_made_and_the_failing_prompt_reported(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == FAILED_RUN
     err = capsys.readouterr().err
@@ -161,14 +194,19 @@ def test_each_process_does_its_share_and_the_shares_make_the_whole(
     assert equal(grids("out"), grids("whole"))
 
 
-def test_two_launched_processes_make_the_same_bytes_as_one(listed: Path) -> None:
-    assert run(output="whole") == FAILED_RUN
+def launch(*more: str) -> dict[str, Any]:
+    """Two processes on list.txt, as arguments of a subprocess."""
     # --multi_gpu is accelerate's word for "several processes on one machine"; none of them needs a GPU
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "jsdsd"]
-    command += ["--prompts", "list.txt", "-o", "out", *QUICK, "--device", "cpu"]
+    command += ["--prompts", "list.txt", "-o", "out", *QUICK, "--device", "cpu", *more]
     there = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, env={**os.environ, **there}, capture_output=True, text=True, timeout=600)
+    return {"args": command, "env": {**os.environ, **there}}
+
+
+def test_two_launched_processes_make_the_same_bytes_as_one(listed: Path) -> None:
+    assert run(output="whole") == FAILED_RUN
+    done = subprocess.run(**launch(), capture_output=True, text=True, timeout=600)
     assert done.returncode == OK, done.stderr  # a failing prompt does not stop the other process
     assert "a green corgi, seed 0: " in done.stderr and "1 of 2 done, 1 failed" in done.stderr
     assert equal(grids("out"), grids("whole"))

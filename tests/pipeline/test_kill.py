@@ -1,4 +1,4 @@
-"""20 random kill points: a process that is shot again and again ends in the bytes of one that never was."""
+"""Processes that are shot, one again and again, or one of two that share a list: the bytes of those that never were."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 import jsdsd
 from jsdsd import Asset
-from jsdsd.pipeline import checkpoint
+from jsdsd.__main__ import OK, main
+from jsdsd.pipeline import checkpoint, jobs
+
+sys.path.insert(0, str(Path(__file__).parent))  # test_jobs lies beside this file
+from test_jobs import QUICK, equal, grids, launch
 
 # A checkpoint after every step, and each stands unnamed for a while, so that many kills fall into a write.
 DRIVER = """
@@ -55,3 +60,46 @@ def test_twenty_random_kills_change_nothing(tmp_path: Path) -> None:
     again = Asset.load(place)
     assert len(again.history) == 400
     assert all(torch.equal(a, b) for a, b in zip(again.grid.levels, whole.grid.levels, strict=True))
+
+
+def seconds(asset: Asset) -> list[float]:
+    """Of each step: a fingerprint, since no step takes the same time twice."""
+    return [record["seconds"] for record in asset.history]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_launched_process_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL in the middle of a job; the launcher ends the other process too; the command is repeated."""
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("a red ball\na blue mug\na yellow cone\na green duck\n")
+    more = ("--steps", "160", "--objective", "sds")  # a checkpoint every 25
+    first = subprocess.Popen(**launch(*more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def folders(name: str) -> set[Path]:
+        return {p.parent for p in Path("out").rglob(name)}
+
+    def half_done() -> list[Path]:
+        """Folders of runs that are in their first 100 steps; none before another run is finished."""
+        begun = sorted(folders(jobs.CHECKPOINT) - folders("run.json")) if folders("run.json") else []
+        return [folder for folder in begun if checkpoint.read(folder / jobs.CHECKPOINT).steps < 100]
+
+    while not (found := half_done()):
+        assert first.poll() is None, "the runs ended before one could be killed: make them longer"
+        time.sleep(0.005)
+    prompts = Path("list.txt").read_text().splitlines()
+    owner = prompts.index(found[0].name.split("@")[0].replace("_", " ")) % 2
+    workers = [p for p in psutil.Process(first.pid).children(recursive=True) if p.environ().get("RANK") == str(owner)]
+    workers[0].kill()
+    assert first.wait(timeout=600) != OK
+    done = {p: p.stat().st_mtime_ns for folder in folders("run.json") for p in folder.rglob("*") if p.is_file()}
+    places = folders(jobs.CHECKPOINT) - folders("run.json")
+    begun = {folder: seconds(checkpoint.read(folder / jobs.CHECKPOINT).asset) for folder in places}
+    assert len(folders("run.json")) < 4 and begun
+
+    subprocess.run(**launch(*more), check=True, capture_output=True, timeout=600)
+    assert {p: p.stat().st_mtime_ns for p in done} == done  # what was finished is left alone
+    for folder, steps in begun.items():  # what was begun went on from its checkpoint
+        assert seconds(Asset.load(folder / "asset.safetensors"))[: len(steps)] == steps
+    assert main(["--prompts", "list.txt", "-o", "whole", *QUICK, *more]) == OK
+    assert equal(grids("out"), grids("whole"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 
 import jsdsd
 from jsdsd.pipeline.guidance import Embeddings, Guidance
-from jsdsd.pipeline.memory import GB, AllocationCounter, plan
+from jsdsd.pipeline.latent import FIT_SIZE
+from jsdsd.pipeline.memory import GB, AllocationCounter, check_memory, plan
 from jsdsd.pipeline.numerics import PRESETS, Numerics, preset_for
+from jsdsd.pipeline.perp_neg import PerpNegDenoiser, unet_batch
+from jsdsd.pipeline.views import ViewWords, view_prompts
 
 sys.path.insert(0, str(Path(__file__).parent))  # the miniature lies beside this file
 import miniature
@@ -20,9 +24,9 @@ import miniature
 from jsdsd.pipeline import sdxl_base
 
 
-def planned(pipe: Any, numerics: Numerics, views: int) -> Any:
+def planned(pipe: Any, numerics: Numerics, views: int, **more: Any) -> Any:
     run: dict[str, Any] = {"dtype": torch.float32, "views_per_step": views, "resolution": 16, "render_size": 24}
-    return plan(pipe.unet.config, pipe.vae.config, numerics, **run)
+    return plan(pipe.unet.config, pipe.vae.config, numerics, **run, **more)
 
 
 def test_the_counter_counts_what_lives() -> None:
@@ -43,8 +47,7 @@ def test_the_plan_on_fake_tensors_is_the_count_on_real_ones(views: int, checkpoi
     pipe, numerics = miniature.pipeline(), Numerics(128, gradient_checkpointing=checkpointing)
     foretold = planned(pipe, numerics, views)
     guidance = Guidance(pipe, numerics=numerics)
-    e = guidance.encode_prompts(["a mug"] * views)
-    e = Embeddings(*(x.repeat(1, 4, 1)[:, :77] if x.ndim == 3 else x for x in vars(e).values()))  # SDXL's 77 tokens
+    e = tokens_of_sdxl(guidance.encode_prompts(["a mug"] * views))
     with AllocationCounter() as inside:
         rgb = torch.rand(views, 128, 128, 3, requires_grad=True)
         latents = guidance.encode_images(rgb)
@@ -61,6 +64,57 @@ def test_the_plan_on_fake_tensors_is_the_count_on_real_ones(views: int, checkpoi
     assert foretold.networks == weights
 
 
+def tokens_of_sdxl(e: Embeddings) -> Embeddings:
+    return Embeddings(*(x.repeat(1, 4, 1)[:, :77] if x.ndim == 3 else x for x in vars(e).values()))
+
+
+@pytest.mark.parametrize("own", [None, "front:0, side:90, back:180, side:270", "a:0, b:90, c:180, d:270"])
+def test_the_plan_knows_perp_negs_batch(own: str | None) -> None:
+    pipe = miniature.pipeline()
+    guidance = Guidance(pipe, numerics=Numerics(128))
+    words, view_word = guidance.all_views(ViewWords.parse(own) if own else None)
+    rows = unet_batch(words, view_word)
+    assert rows == (5 if own and "d:" in own else 4)  # this view, no view, and two or three others
+    e = tokens_of_sdxl(guidance.encode_prompts(view_prompts("a mug", words)))
+    denoiser = PerpNegDenoiser(guidance, e, 2.0, words, view_word, 1.0)
+    denoiser.look([0, 1])  # makes the batch of embeddings
+    tokens = denoiser.batch.tokens.nbytes
+    with torch.no_grad():
+        latents = guidance.encode_images(torch.rand(2, 128, 128, 3))
+        with AllocationCounter() as inside:
+            denoiser.predict_eps(latents, 500)
+    foretold = planned(pipe, Numerics(128), 2, batch=rows, latent=True).predict
+    assert foretold == pytest.approx(inside.peak + tokens, rel=0.02)
+    assert foretold > 1.15 * rows / 4 * planned(pipe, Numerics(128), 2, latent=True).predict
+
+
+def test_the_plan_of_latent_space_mode_has_no_vae_graph() -> None:
+    pipe, pixels = miniature.pipeline(), Numerics(384)
+    foretold, usual = (planned(pipe, pixels, 2, latent=latent) for latent in (True, False))
+    guidance = Guidance(pipe, numerics=pixels)
+    e = tokens_of_sdxl(guidance.encode_prompts(["a mug"] * 2))
+    with AllocationCounter() as inside:
+        with torch.no_grad():
+            guidance.encode_images(torch.rand(1, FIT_SIZE, FIT_SIZE, 3), FIT_SIZE)  # the largest of the fit
+        encode, inside.peak = inside.peak, inside.now
+        assert inside.now < 0.01 * encode
+        guidance.predict_eps(torch.zeros(2, *guidance.latent_shape), 500, e, 2.0)
+    assert foretold.encode == pytest.approx(encode, rel=0.02)
+    assert foretold.predict == pytest.approx(inside.peak, rel=0.02)
+    assert foretold.backward < 0.01 * usual.backward and foretold.predict < 0.5 * usual.predict
+    assert foretold.scene == pytest.approx(5 / 4 * usual.scene)  # density and four latents, not density and three
+
+
+def test_the_text_encoders_are_in_the_plan_while_they_are_on_the_device() -> None:
+    guidance = Guidance(miniature.pipeline())
+    texts = sum(
+        p.numel() * 4 for e in (guidance.pipe.text_encoder, guidance.pipe.text_encoder_2) for p in e.parameters()
+    )
+    need = check_memory(guidance, 1, 16, 24)
+    assert need.texts == texts and need.total > need.networks + texts
+    assert replace(need, texts=10 * need.total).total == need.networks + 10 * need.total
+
+
 def test_checkpointing_and_smaller_pictures_need_less() -> None:
     pipe = miniature.pipeline()
     whole, kept = (planned(pipe, Numerics(128, gradient_checkpointing=c), 1) for c in (False, True))
@@ -68,6 +122,15 @@ def test_checkpointing_and_smaller_pictures_need_less() -> None:
     assert kept.predict < 0.5 * whole.predict and kept.backward < whole.backward
     assert small.encode == pytest.approx(whole.encode / 4, rel=0.1)
     assert f"{whole.total / GB:.2f} GB" in str(whole)
+
+
+def test_latent_space_mode_takes_the_unets_own_size_to_12_gb() -> None:
+    sizes: dict[str, Any] = {"dtype": torch.float16, "views_per_step": 1, "resolution": 96, "render_size": 256}
+    sizes |= {"texts": 2 * sdxl_base.TEXT_WEIGHTS}
+    large = Numerics(1024, gradient_checkpointing=True)
+    usual, latent = (plan(sdxl_base.UNET, sdxl_base.VAE, large, latent=x, **sizes) for x in (False, True))
+    assert latent.total / GB < 0.85 * 12 < usual.total / GB
+    assert latent.total == latent.networks + latent.texts  # a step needs less than the text encoders before it
 
 
 def test_the_written_out_sizes_are_sdxls() -> None:
@@ -85,7 +148,8 @@ def test_every_preset_fits_its_card_with_room_for_cuda(gigabytes: int) -> None:
     assert preset.gigabytes == gigabytes
     need = plan(
         sdxl_base.UNET, sdxl_base.VAE, preset.numerics, dtype=torch.float16, views_per_step=preset.views_per_step,
-        resolution=preset.resolution, render_size=max(preset.render_sizes),
+        resolution=preset.resolution, render_size=max(preset.render_sizes), latent=preset.latent,
+        texts=2 * sdxl_base.TEXT_WEIGHTS,
     )  # fmt: skip
     assert need.networks / GB == pytest.approx(5.47, abs=0.02)  # 2.567e9 weights of 2 bytes, 8.4e7 of 4
     assert 0.5 * gigabytes < need.total / GB < 0.85 * gigabytes

@@ -222,7 +222,8 @@ def test_a_zero_terminal_schedule_keeps_a_trace_of_the_signal() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_cuda_predicts_what_the_cpu_does(dtype: torch.dtype) -> None:
+def test_cuda_predicts_what_the_cpu_does(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # by default convolutions have 10 bits there
     results = []
     for device, kind in (("cpu", torch.float32), ("cuda", dtype)):
         guidance = Guidance(miniature.pipeline(), device=device, dtype=kind)
