@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .jobs import planned
 from .prompts import chosen
+from .report import write
 from .runs import run
 from .settings import COMPARED, REFERENCES, SETTINGS
 
@@ -47,6 +48,8 @@ def main() -> None:
         "--quick", action="store_true", help="the first prompt of each set, a fiftieth of the steps, 2 seeds"
     )
     args = p.parse_args()
+    if not args.seeds or not args.guidance:
+        p.error("--seeds and --guidance want one number at least")
     out = args.out or Path("out/bench-quick" if args.quick else "out/bench")
     if args.what != "report":
         prompts = chosen(args.prompts)[: 4 if args.quick else None]
@@ -57,6 +60,10 @@ def main() -> None:
             jobs, out, processes=args.processes, seconds=args.seconds, model=args.model, remeasure=args.remeasure
         )
         print(f"{out / 'rows.csv'}: {len(rows)} rows of this plan's {sum(len(job.rows()) for job in jobs)}")
+    if args.what != "run":
+        page = args.page or (out / "evidence.md" if args.quick else Path("docs/evidence.md"))
+        write(out, page)
+        print(f"wrote {page} and {page.with_suffix('')}/")
 
 
 if __name__ == "__main__":

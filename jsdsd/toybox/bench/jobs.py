@@ -17,7 +17,7 @@ from ..judge import Judge, load_judge
 from .joint import discriminators, optimise_jointly
 from .measures import measure, stability
 from .prompts import PROMPTS, Prompt
-from .references import DDIM_STEPS, ROWS, SAMPLES, fit_to_truth, prior_pictures, prior_rows, slug
+from .references import DDIM_STEPS, ROWS, fit_to_truth, prior_pictures, prior_rows, slug
 from .settings import REFERENCES, SETTINGS, STEPS, Setting
 
 VIEWS_PER_STEP, RESOLUTION, SIZE = 4, 40, 48  # `generate`'s for the toybox
@@ -65,11 +65,16 @@ class Job:
             for seed in seeds
         ]
 
-    def asset(self, folder: Path, seed: int) -> Path:
-        """Where the asset of a seed is kept."""
-        together = f"_of{len(self.seeds)}" if len(self.seeds) > 1 else ""
-        name = f"{self.setting}_{self.steps}_guidance{self.guidance_scale:g}{together}_seed{seed}.safetensors"
-        return folder / "assets" / slug(self.prompt) / name
+    def assets(self, folder: Path) -> list[Path]:
+        """Where the assets of its seeds are kept."""
+        return [asset_of(row, folder) for row in self.rows()]
+
+
+def asset_of(row: Row, folder: Path) -> Path:
+    """Where the asset of a row is kept."""
+    together = f"_of{row['particles']}" if row["particles"] != "1" else ""
+    name = f"{row['setting']}_{row['steps']}_guidance{row['guidance_scale']}{together}_seed{row['seed']}.safetensors"
+    return folder / "assets" / slug(row["prompt"]) / name
 
 
 def planned(
@@ -116,7 +121,7 @@ def perform(job: Job, folder: Path, model: str = "toybox") -> list[Row]:
         pictures = prior_pictures(guidance, prompt, job.guidance_scale, folder / "pictures")
         found = prior_rows(judge, prompt, pictures)
         return [row | numbers | {"unet_calls": DDIM_STEPS} for row, numbers in zip(rows, found, strict=True)]
-    places = [job.asset(folder, seed) for seed in job.seeds]
+    places = job.assets(folder)
     if not all(place.exists() for place in places):
         try:
             for asset, place in zip(_make(guidance, job, folder), places, strict=True):
@@ -167,9 +172,9 @@ def _together(guidance: Guidance, job: Job, setting: Setting, config: dict[str, 
     ensembles = [ensemble] * len(words)
     if setting.learned:
         pictures = prior_pictures(guidance, PROMPTS[job.prompt], job.guidance_scale, folder / "pictures")
-        real = guidance.encode_images(pictures.flatten(0, 1)).unflatten(0, (-1, SAMPLES))  # (W, M, 4, h, w)
+        real = guidance.encode_images(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])  # (W, M, 4, h, w)
         ensembles = discriminators(ensemble, real, job.seeds[0])
-        config["calls_before"] = round(len(words) * SAMPLES * DDIM_STEPS / (VIEWS_PER_STEP * count))
+        config["calls_before"] = round(len(words) * pictures.shape[1] * DDIM_STEPS / (VIEWS_PER_STEP * count))
     history = []
     run = optimise_jointly(
         guidance,

@@ -7,7 +7,6 @@ wrong.  The judge was trained on pictures of single toys only, so of a pair it c
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -183,8 +182,3 @@ def stability(norms: list[float]) -> dict[str, float]:
         return {"grad_spread": NAN, "grad_peak": NAN}
     x = np.asarray(norms)
     return {"grad_spread": float(x.std() / x.mean()), "grad_peak": float(x.max() / np.median(x))}
-
-
-def log_distance(ratio: float) -> float:
-    """|log ratio|: how far a ratio is from 1, too much and too little alike."""
-    return abs(math.log(ratio)) if ratio > 0 else NAN

@@ -34,8 +34,8 @@ def prior_pictures(guidance: Guidance, prompt: Prompt, guidance_scale: float, fo
         prompts = [text for text in view_prompts(prompt.text, own_words(guidance)) for _ in range(SAMPLES)]
         pictures = sample(guidance, prompts, steps=DDIM_STEPS, guidance_scale=guidance_scale)
         with whole_file(path) as file:
-            file.write(save({"pictures": (pictures * 255).round().to(torch.uint8)}))
-    return load_file(path)["pictures"].unflatten(0, (-1, SAMPLES)).float() / 255
+            file.write(save({"pictures": (pictures * 255).round().to(torch.uint8).unflatten(0, (-1, SAMPLES))}))
+    return load_file(path)["pictures"].float() / 255
 
 
 def prior_rows(judge: Judge, prompt: Prompt, pictures: Tensor) -> list[dict[str, float | str]]:
