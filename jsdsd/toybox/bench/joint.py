@@ -60,8 +60,8 @@ class PerView:
 def discriminators(ensemble: Ensemble, latents: Tensor, seed: int) -> list[Ensemble]:
     """`ensemble` once per view word, each with learned log-odds of its own.
 
-    latents (W, M, ...): M of the prior's pictures for each word, encoded as the renders are.  Half of the log-odds' 8
-    updates per call would do for 100 steps; bound: ±10 nats, as in f-distill's code.
+    latents (W, M, ...): M of the prior's pictures for each word, encoded as the renders are.  The log-odds are held within
+    ±10 nats, as in f-distill's code (arXiv 2502.15681); where that bites it changes the divergence.
     """
 
     def sampler(real: Tensor) -> Callable[[int, torch.Generator | None], Tensor]:
@@ -105,7 +105,7 @@ def optimise_jointly(
         objective.look([words.index(guidance.view_word(*pair)) for pair in pairs])
         background = random_background(views_per_step, generator)
         picture[:] = [render(grid, orbit(azimuth, elevation), size, background) for grid in grids]
-        if min(float(one.opacity.amax()) for one in picture) < 0.01:
+        if min(float(one.opacity.detach().amax()) for one in picture) < 0.01:
             raise FloatingPointError(f"a scene of the ensemble is empty at step {step}")
         return guidance.encode_images(torch.cat([one.rgb for one in picture]))  # (N * B, 4, h, w)
 
