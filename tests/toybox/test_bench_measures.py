@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from jsdsd.pipeline.voxels import VoxelGrid
-from jsdsd.toybox.bench.measures import against, eroded, front_count, measure, seen, stability, true_grid, truths
+from jsdsd.toybox.bench.measures import against, front_count, measure, seen, stability, true_grid, truths
 from jsdsd.toybox.bench.prompts import PROMPTS, SETS, chosen
 from jsdsd.toybox.judge import Judge, load_judge
 
@@ -44,7 +45,7 @@ def test_prompts_are_as_many_as_said_and_half_of_each_set_is_for_development() -
 def test_the_truth_against_itself_is_right_in_everything(text: str) -> None:
     found = against(seen(true_grid(PROMPTS[text].scene())), truths(PROMPTS[text]))
     assert found["iou"] == found["volume_iou"] == found["saturation"] == found["detail"] == 1
-    assert found["colour_error"] == 0 and found["haze"] < 0.005
+    assert found["colour_error"] == 0 and found["haze"] < 0.001
     assert found["size"] == len(truths(PROMPTS[text])) - 1  # the largest: scale 1, or a pair's only size
 
 
@@ -71,9 +72,9 @@ def test_speckle_is_too_much_detail_and_one_flat_colour_too_little() -> None:
 
 def test_a_hollow_body_counts_as_full_and_half_a_body_as_half() -> None:
     def hollow(density: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
-        inner = ~eroded(~(density > 40), 3)  # dilated and not: eroded() works slice by slice
-        core = eroded(density > 40, 3) & inner
-        return torch.where(core, 0.0, density), colour
+        shell = F.max_pool3d((density < 40).float()[None], 7, stride=1, padding=3)[0] > 0  # three cells deep
+        assert ((density > 40) & ~shell).sum() > 0.1 * (density > 40).sum()
+        return torch.where(shell, density, 0.0), colour
 
     assert against(seen(changed(hollow)), truths(CAR))["volume_iou"] > 0.98
     half = changed(lambda d, c: (d * (torch.arange(64) < 32), c))  # the half with x < 0

@@ -60,8 +60,8 @@ class PerView:
 def discriminators(ensemble: Ensemble, latents: Tensor, seed: int) -> list[Ensemble]:
     """`ensemble` once per view word, each with learned log-odds of its own.
 
-    latents (W, M, ...): M of the prior's pictures for each word, encoded as the renders are.  The log-odds are held within
-    ±10 nats, as in f-distill's code (arXiv 2502.15681); where that bites it changes the divergence.
+    latents (W, M, ...): M of the prior's pictures for each word, encoded as the renders are.  The log-odds are held
+    within ±10 nats, as in f-distill's code (arXiv 2502.15681); where that bites it changes the divergence.
     """
 
     def sampler(real: Tensor) -> Callable[[int, torch.Generator | None], Tensor]:

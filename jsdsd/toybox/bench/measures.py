@@ -115,13 +115,13 @@ def against(mine: Seen, candidates: list[Seen]) -> dict[str, float]:
 
     iou, volume_iou: 0 ... 1.  colour_error: mean absolute, of 1.  saturation, detail: mine / true of mean chroma and of
     gradient energy, 1 is right; both and the error inside the common silhouette, detail two pixels from its edge.
-    size: number of the candidate.  haze: mean opacity of what is less than half opaque, all pixels counted.
+    size: number of the candidate.  haze: mean opacity two pixels and more outside the silhouette.
     """
     ious = torch.stack([overlap(mine.inside, true.inside).mean() for true in candidates])
     best = int(ious.argmax())
     true = candidates[best]
     both = mine.inside & true.inside
-    result = {"iou": float(ious[best]), "size": float(best), "haze": float((mine.opacity * ~mine.inside).mean())}
+    result = {"iou": float(ious[best]), "size": float(best), "haze": float(mine.opacity[eroded(~mine.inside)].mean())}
     result["volume_iou"] = NAN
     if mine.volume is not None and true.volume is not None:
         result["volume_iou"] = float(overlap(mine.volume[None], true.volume[None]))

@@ -12,48 +12,18 @@ from dataclasses import dataclass
 from ..captions import parse
 from ..scenes import Toy, next_to, on
 
-SETS: dict[str, tuple[str, ...]] = {
-    "single": (
-        "a red mushroom",
-        "a yellow duck",
-        "a blue car",
-        "a green chair",
-        "a purple mug",
-        "a white snowman",
-        "an orange fish",
-        "a pink house",
-    ),
-    "surroundings": (  # a toy on something
-        "a red ball on a blue table",
-        "a yellow duck on a green cube",
-        "a green tree on a white cube",
-        "a white teapot on a purple table",
-        "a purple robot on an orange cube",
-        "a blue rocket on a pink table",
-        "a pink star on a yellow cube",
-        "an orange mug on a red table",
-    ),
-    "several": (
-        "a yellow duck next to a green tree",
-        "a red car next to a white house",
-        "a blue boat next to an orange fish",
-        "a pink castle next to a purple rocket",
-        "a white mug next to a red teapot",
-        "a green cactus next to a yellow cone",
-        "an orange airplane next to a blue lamp",
-        "a purple chair next to a pink donut",
-    ),
-    "ambiguous": (
-        "a mug",
-        "a ball",
-        "a duck",
-        "a car",
-        "something red",
-        "something blue",
-        "a toy",
-        "a green toy",
-    ),
+_TEXTS = {
+    "single": "a red mushroom, a yellow duck, a blue car, a green chair, "
+    "a purple mug, a white snowman, an orange fish, a pink house",
+    "surroundings": "a red ball on a blue table, a yellow duck on a green cube, "  # a toy on something
+    "a green tree on a white cube, a white teapot on a purple table, a purple robot on an orange cube, "
+    "a blue rocket on a pink table, a pink star on a yellow cube, an orange mug on a red table",
+    "several": "a yellow duck next to a green tree, a red car next to a white house, "
+    "a blue boat next to an orange fish, a pink castle next to a purple rocket, a white mug next to a red teapot, "
+    "a green cactus next to a yellow cone, an orange airplane next to a blue lamp, a purple chair next to a pink donut",
+    "ambiguous": "a mug, a ball, a duck, a car, something red, something blue, a toy, a green toy",
 }
+SETS: dict[str, list[str]] = {name: texts.split(", ") for name, texts in _TEXTS.items()}
 
 
 @dataclass(frozen=True)
