@@ -118,7 +118,7 @@ def test_the_whole_from_command_to_page(
     again = {runs.key(row): row for row in runs.read_rows(tmp_path / "rows.csv")}
     assert again == {runs.key(row): row for row in first}
     assert page.split("### Cost")[0] == (tmp_path / "evidence.md").read_text(encoding="utf-8").split("### Cost")[0]
-    assert "1/7 " in capsys.readouterr().out
+    assert "13/13 " in capsys.readouterr().out
 
 
 @pytest.mark.slow
