@@ -69,7 +69,8 @@ def rows_of(setting: str, shift: float, colours: int, seeds: int = 8) -> list[Ro
 def test_claims_follow_the_rows() -> None:
     rows = [row for name in ("sds_400", "sds_random_400", "sds_100", "sds_random_100") for row in rows_of(name, 0, 2)]
     rows += rows_of("jsd_k1", -0.05, 8)
-    table = "\n".join(claims.table(rows, "3", "jsd_k1"))
+    decided = claims.decide(rows, "3", "jsd_k1")
+    table = claims.table("jsd_k1", decided)
     for words, verdict in {
         "less saturation": "supported",
         "greater diversity": "supported",
@@ -80,7 +81,9 @@ def test_claims_follow_the_rows() -> None:
         assert f"| {words}: **{verdict}** |" in table
     assert "0.05 [0.05, 0.05]" in table  # the noise is the pairs' own and falls out of their difference
     turned = [row | {"setting": {"jsd_k1": "sds_100", "sds_100": "jsd_k1"}.get(row["setting"], "")} for row in rows]
-    assert "| less saturation: **opposite** |" in "\n".join(claims.table(turned, "3", "jsd_k1"))
+    again = claims.decide(turned, "3", "jsd_k1")
+    assert again[0][1] == "opposite"
+    assert "| less saturation | supported | opposite |" in claims.summary({"a": decided, "b": again})
 
 
 def test_verdicts() -> None:

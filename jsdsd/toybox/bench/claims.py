@@ -23,7 +23,7 @@ BASELINES = {
     "calls": ("sds_400", "sds_random_400"),
     "steps": ("sds_100", "sds_random_100"),
 }
-CANDIDATES = ("jsd_k1", "jsd_official", "jsd_one_noise", "ensemble_jsd_100", "ensemble_jsd_400")
+CANDIDATES = ("jsd_k1", "jsd_k0.3", "jsd_k3", "jsd_official", "jsd_one_noise", "ensemble_jsd_100", "ensemble_jsd_400")
 
 
 @dataclass(frozen=True)
@@ -138,19 +138,38 @@ def baselines(setting: str) -> list[tuple[str, str]]:
     return [(e, name) for e in equal for name in BASELINES[e]]
 
 
-def table(rows: Sequence[Row], scale: str, setting: str) -> list[str]:
-    """Markdown: a line per claim and measure, the verdict over all comparisons in the claim's first line."""
+Decision = tuple[Claim, str, list[list[Interval | None]]]  # the verdict; intervals, measures x baselines
+
+
+def decide(rows: Sequence[Row], scale: str, setting: str) -> list[Decision]:
+    """The verdict on each claim, over all its comparisons."""
+    decided = []
+    for claim in CLAIMS:
+        found = [
+            [difference(rows, scale, setting, name, what, sign) for _, name in baselines(setting)]
+            for _, what, sign in claim.measures
+        ]
+        decided.append((claim, verdict([interval for line in found for interval in line if interval]), found))
+    return decided
+
+
+def table(setting: str, decided: Sequence[Decision]) -> str:
+    """Markdown: a line per claim and measure."""
     against = baselines(setting)
     lines = ["| claim | measure | " + " | ".join(f"{name}, equal {equal}" for equal, name in against) + " |"]
     lines.append("|---" * (len(against) + 2) + "|")
-    for claim in CLAIMS:
-        found = [
-            [difference(rows, scale, setting, name, what, sign) for _, name in against]
-            for _, what, sign in claim.measures
-        ]
-        word = verdict([interval for line in found for interval in line if interval])
+    for claim, word, found in decided:
         for i, (line, (measure, _, sign)) in enumerate(zip(found, claim.measures, strict=True)):
             cells = " | ".join(str(interval) if interval else "-" for interval in line)
             first = f"{claim.words}: **{word}**" if i == 0 else ""
             lines.append(f"| {first} | {measure}{', less' if sign < 0 else ', more'} | {cells} |")
-    return lines
+    return "\n".join(lines)
+
+
+def summary(all_decided: dict[str, Sequence[Decision]]) -> str:
+    """Markdown: claims down, candidates across, verdicts."""
+    lines = ["| claim | " + " | ".join(all_decided) + " |", "|---" * (len(all_decided) + 1) + "|"]
+    for number, claim in enumerate(CLAIMS):
+        words = " | ".join(decided[number][1] for decided in all_decided.values())
+        lines.append(f"| {claim.words} | {words} |")
+    return "\n".join(lines)

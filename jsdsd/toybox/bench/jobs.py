@@ -137,7 +137,7 @@ def perform(job: Job, folder: Path, model: str = "toybox") -> list[Row]:
 
 
 def _make(guidance: Guidance, job: Job, folder: Path) -> Iterator[Asset]:
-    sizes = {"views_per_step": VIEWS_PER_STEP, "resolution": RESOLUTION}
+    sizes: dict[str, Any] = {"views_per_step": VIEWS_PER_STEP, "resolution": RESOLUTION}
     config = {"setting": job.setting, "guidance_scale": job.guidance_scale, "seeds": list(job.seeds)}
     if job.setting == "fitted":
         prompt = PROMPTS[job.prompt]

@@ -55,7 +55,7 @@ class Prompt:
         toys = [Toy(str(kind), str(colour), size) for kind, colour in label.toys]
         if label.relation is None:
             return tuple(toys)
-        return tuple((on if label.relation == "on" else next_to)(*toys))
+        return tuple((on if label.relation == "on" else next_to)(toys[0], toys[1]))
 
 
 PROMPTS: dict[str, Prompt] = {

@@ -58,29 +58,19 @@ def numbers(rows: Sequence[Row], column: str) -> list[float]:
 
 
 def goals_table(rows: Sequence[Row]) -> str:
-    """What a default has to reach, on each half of the prompts: plain means, and the worst single toy's IoU."""
-    columns = ("kind_right", "colour_right", "iou", "saturation", "haze", "seconds")
-    lines = ["| | half | " + " | ".join(columns) + " | worst single toy's iou |", "|---" * 9 + "|"]
+    """What a default has to reach and what it costs, on each half of the prompts: plain means, the worst single toy's
+    IoU, and how many runs broke."""
+    columns = ("kind_right", "colour_right", "iou", "saturation", "haze", "unet_calls", "seconds")
+    lines = ["| | half | " + " | ".join(columns) + " | worst single toy's iou | failed |", "|---" * 11 + "|"]
     for name, label in LABELS.items():
         for split in ("development", "confirmation"):
-            some = [row for row in named(rows, name) if row["split"] == split and row["set"] != "ambiguous"]
+            some = [row for row in named(rows, name) if row["split"] == split]
             if some:
                 known = [numbers(some, column) for column in columns]
                 worst = min(numbers([row for row in some if row["set"] == "single"], "iou"), default=math.nan)
                 cells = [f"{fmean(values):.3g}" if values else "-" for values in known] + [f"{worst:.3g}"]
-                lines.append(f"| {label} | {split} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def cost_table(rows: Sequence[Row]) -> str:
-    lines = ["| | U-Net calls an asset | seconds an asset | failed runs |", "|---|---|---|---|"]
-    for name, label in LABELS.items():
-        some = named(rows, name)
-        if name not in REFERENCES and some:
-            broken = sum(bool(row["error"]) for row in some)
-            known = [numbers(some, column) for column in ("unet_calls", "seconds")]
-            cells = " | ".join(f"{fmean(values):.3g}" if values else "-" for values in known)
-            lines.append(f"| {label} | {cells} | {broken} of {len(some)} |")
+                failed = f"{sum(bool(row['error']) for row in some)} of {len(some)}"
+                lines.append(f"| {label} | {split} | " + " | ".join([*cells, failed]) + " |")
     return "\n".join(lines)
 
 
@@ -125,20 +115,19 @@ def _distance(judge: Judge, rows: Sequence[Row], out: Path) -> str:
 
 def content(rows: Sequence[Row], out: Path) -> str:
     """The generated part of the page."""
-    parts = []
+    hours = sum(numbers(rows, "seconds")) / 3600
+    models = ", ".join(dict.fromkeys(row["model"] for row in rows))
+    parts = [f"{len(rows)} rows; {hours:.1f} hours of optimisation, one thread each; U-Net {models} (SHA-256).\n"]
     for scale in dict.fromkeys(row["guidance_scale"] for row in rows):
         some = [row for row in rows if row["guidance_scale"] == scale]
         full = [row for row in some if row["set"] != "ambiguous"]
-        parts.append(f"## Guidance scale {scale}\n")
-        for candidate in claims.CANDIDATES:
-            if named(some, candidate):
-                parts += [
-                    f"### The abstract's claims: {LABELS[candidate]}\n",
-                    *claims.table(some, scale, candidate),
-                    "",
-                ]
+        decided = {c: claims.decide(some, scale, c) for c in claims.CANDIDATES if named(some, c)}
+        parts += [f"## Guidance scale {scale}\n", "### The abstract's claims\n"]
+        parts += [claims.summary({LABELS[c]: found for c, found in decided.items()}), ""]
+        for candidate, found in decided.items():
+            parts += [f"#### {LABELS[candidate]}, against SDS\n", claims.table(candidate, found), ""]
         parts += ["### Against the truth\n", means_table(full, FIDELITY), "", means_table(full, LOOKS), ""]
-        parts += ["### What a default has to reach\n", goals_table(some), "", "### Cost\n", cost_table(some), ""]
+        parts += ["### What a default has to reach, and cost\n", goals_table(full), ""]
         parts += ["### Ambiguous prompts\n", diversity_table(some, out), ""]
     return "\n".join(parts)
 

@@ -11,6 +11,7 @@ import io
 import math
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -102,12 +103,12 @@ def _performed(
             torch.set_num_threads(threads)
         return
     spawn = multiprocessing.get_context("spawn")
-    waiting = iter(jobs)
+    waiting = deque(jobs)
     running: dict[Future[list[Row]], Job] = {}
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while True:
-            while len(running) < processes and time.perf_counter() < end and (job := next(waiting, None)):
-                running[pool.submit(perform, job, folder, model)] = job
+            while len(running) < processes and time.perf_counter() < end and waiting:
+                running[pool.submit(perform, waiting[0], folder, model)] = waiting.popleft()
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
