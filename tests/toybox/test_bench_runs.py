@@ -122,7 +122,13 @@ def test_the_whole_from_command_to_page(
 
 
 @pytest.mark.slow
-def test_the_quick_mode_on_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--processes", "2", "--out", str(tmp_path)])
-    command.main()
-    assert (tmp_path / "evidence.md").exists()
+def test_the_quick_mode_and_two_processes_make_the_rows_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for processes in ("1", "2"):
+        out = tmp_path / processes
+        monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--processes", processes, "--out", str(out)])
+        command.main()
+        assert (out / "evidence.md").exists()
+    one, two = ({runs.key(row): row for row in runs.read_rows(tmp_path / n / "rows.csv")} for n in ("1", "2"))
+    assert len(one) == 4 * (3 * 2 + 32) + 3
+    drop = {"seconds": ""}
+    assert {k: row | drop for k, row in one.items()} == {k: row | drop for k, row in two.items()}

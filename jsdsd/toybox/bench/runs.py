@@ -108,7 +108,8 @@ def _performed(
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while True:
             while len(running) < processes and time.perf_counter() < end and waiting:
-                running[pool.submit(perform, waiting[0], folder, model)] = waiting.popleft()
+                job = waiting.popleft()
+                running[pool.submit(perform, job, folder, model)] = job
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
