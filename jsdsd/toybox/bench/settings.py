@@ -57,6 +57,21 @@ class FixedNoise:
         return self.objective.gradient(denoiser, x0, t, generator, self.noise.expand_as(x0).contiguous())
 
 
+@dataclass
+class OwnNoiseFirst:
+    """SDS with one noise per asset while t is above `until`, where the mode is chosen, then JSD, which keeps it: 1
+    U-Net call a step, then 4.  Carries the noise: use one object per run."""
+
+    until: float = 0.6  # of the schedule
+    first: FixedNoise = field(default_factory=lambda: FixedNoise(SDS()), init=False, repr=False)
+
+    def gradient(
+        self, denoiser: Denoiser, x0: Tensor, t: Time, generator: torch.Generator | None = None
+    ) -> DistillationStep:
+        objective = self.first if t >= self.until * len(denoiser.schedule) else JSD()
+        return objective.gradient(denoiser, x0, t, generator)
+
+
 def _kl() -> Ensemble:
     return Ensemble(ReverseKL())
 
@@ -89,6 +104,7 @@ _ALL = (
     Setting("jsd_50", "JSD, 50 steps", JSD, 50),
     Setting("sds_one_noise", "SDS, one noise per asset, 100 steps", lambda: FixedNoise(SDS())),
     Setting("jsd_one_noise", "JSD, one noise per asset", lambda: FixedNoise(JSD())),
+    Setting("own_noise_first", "SDS with one noise per asset, then JSD, 100 steps", OwnNoiseFirst),
 )
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _ALL}
 COMPARED = tuple(name for name, setting in SETTINGS.items() if setting.compared)
