@@ -111,6 +111,9 @@ def test_the_whole_from_command_to_page(
     for words_ in ("#### JSD, k = 1, against SDS", "a grid fitted to true renders", "| a mug |", "diversity.png"):
         assert words_ in page
     assert (tmp_path / "evidence" / "diversity.png").exists()
+    told = runs.read_rows(tmp_path / "evidence" / "rows.csv")
+    assert sorted(map(runs.key, told)) == sorted(map(runs.key, first))
+    assert [row["seed"] for row in told if row["setting"] == "prior"] == [str(i) for i in range(32)] * 2
     assets = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--remeasure"])
     command.main()
