@@ -25,6 +25,7 @@ def test_the_plan_has_every_row_once_and_a_stopped_run_is_balanced() -> None:
     assert {job.seeds for job in single[:64]} == {(0,)} and {job.seeds for job in single[64:]} == {(1,)}
     joint = [job for job in jobs if job.setting == "ensemble_jsd_400"]
     assert len(joint) == 32 and all(job.seeds == (0, 1) for job in joint)
+    assert not planned(chosen(None), ["ensemble_jsd_400"], [3.0], [0])  # one of one is SDS
     assert len([job for job in jobs if job.setting == "fitted"]) == 24  # where there is one truth
     assert len([job for job in jobs if job.setting == "prior"]) == 32
 
