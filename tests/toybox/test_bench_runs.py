@@ -25,6 +25,7 @@ def test_the_plan_has_every_row_once_and_a_stopped_run_is_balanced() -> None:
     assert {job.seeds for job in single[:64]} == {(0,)} and {job.seeds for job in single[64:]} == {(1,)}
     joint = [job for job in jobs if job.setting == "ensemble_jsd_400"]
     assert len(joint) == 32 and all(job.seeds == (0, 1) for job in joint)
+    assert not planned(chosen(None), ["ensemble_jsd_400"], [3.0], [0])  # one of one is SDS
     assert len([job for job in jobs if job.setting == "fitted"]) == 24  # where there is one truth
     assert len([job for job in jobs if job.setting == "prior"]) == 32
 
@@ -111,6 +112,9 @@ def test_the_whole_from_command_to_page(
     for words_ in ("#### JSD, k = 1, against SDS", "a grid fitted to true renders", "| a mug |", "diversity.png"):
         assert words_ in page
     assert (tmp_path / "evidence" / "diversity.png").exists()
+    told = runs.read_rows(tmp_path / "evidence" / "rows.csv")
+    assert sorted(map(runs.key, told)) == sorted(map(runs.key, first))
+    assert [row["seed"] for row in told if row["setting"] == "prior"] == [str(i) for i in range(32)] * 2
     assets = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--remeasure"])
     command.main()

@@ -1,6 +1,6 @@
 """Run the benchmark and write its report.
 
-python -m jsdsd.toybox.bench --processes 2                    # everything, seed 0, then the report
+python -m jsdsd.toybox.bench --processes 2                    # everything, four seeds, then the report
 python -m jsdsd.toybox.bench run --prompts single --seeds 0 1 # some of it; the same command again goes on
 python -m jsdsd.toybox.bench report                           # tables, claims and figures from what there is
 python -m jsdsd.toybox.bench --quick                          # four prompts, few steps, minutes: is it alive?
@@ -39,7 +39,9 @@ def main() -> None:
         help=f"default: {' '.join(DEFAULT)}; further: {' '.join(s for s in SETTINGS if s not in DEFAULT)}",
     )
     p.add_argument("--guidance", nargs="*", type=float, default=[3.0], help="guidance scales (default: 3)")
-    p.add_argument("--seeds", nargs="*", type=int, default=[0], help="all seeds of a joint ensemble run together")
+    p.add_argument(
+        "--seeds", nargs="*", type=int, default=[0, 1, 2, 3], help="(default: 0 1 2 3); a joint ensemble takes all"
+    )
     p.add_argument("--processes", type=int, default=1, help="one thread each (default 1)")
     p.add_argument("--seconds", type=float, default=math.inf, help="begin no asset after so many")
     p.add_argument("--remeasure", action="store_true", help="measure the assets again, make none again")

@@ -86,6 +86,8 @@ def difference(
     """sign * (setting - baseline) over the prompts and seeds that both have; None without any."""
     mine, theirs = by_pair(rows, setting, scale), by_pair(rows, baseline, scale)
     both = [pair for pair in mine if pair in theirs]
+    if what is failed and not any(row["error"] for row in rows):
+        return None  # where nothing failed, failures tell nothing apart
     if isinstance(what, str):
         return _of_distributions([(mine[pair], theirs[pair]) for pair in both], what, sign)
     values: dict[str, list[float]] = {}

@@ -85,8 +85,8 @@ def planned(
     share: float = 1.0,
 ) -> list[Job]:
     """Every job once, so ordered that a run that is stopped compares all settings on the same prompts and seeds: seeds
-    outermost, then prompts, guidance scales, settings.  A joint ensemble comes with its last seed; references with the
-    first; a grid is fitted to the truth only where there is one truth."""
+    outermost, then prompts, guidance scales, settings.  A joint ensemble comes with its last seed (of one seed it would
+    be SDS: left out), references with the first; a grid is fitted to the truth only where there is one truth."""
     jobs = []
     for seed in seeds:
         for prompt in prompts:
@@ -95,7 +95,7 @@ def planned(
                     joint = name in SETTINGS and SETTINGS[name].joint
                     reference = name in REFERENCES
                     if (
-                        (joint and seed != seeds[-1])
+                        (joint and (seed != seeds[-1] or len(seeds) == 1))
                         or (reference and seed != seeds[0])
                         or (name == "fitted" and (prompt.ambiguous or scale != guidance_scales[0]))
                     ):

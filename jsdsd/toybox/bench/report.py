@@ -122,20 +122,25 @@ def content(rows: Sequence[Row], out: Path) -> str:
         some = [row for row in rows if row["guidance_scale"] == scale]
         full = [row for row in some if row["set"] != "ambiguous"]
         decided = {c: claims.decide(some, scale, c) for c in claims.CANDIDATES if named(some, c)}
-        parts += [f"## Guidance scale {scale}\n", "### The abstract's claims\n"]
+        parts += [f"### Guidance scale {scale}\n", "#### The abstract's claims\n"]
         parts += [claims.summary({LABELS[c]: found for c, found in decided.items()}), ""]
         for candidate, found in decided.items():
             parts += [f"#### {LABELS[candidate]}, against SDS\n", claims.table(candidate, found), ""]
-        parts += ["### Against the truth\n", means_table(full, FIDELITY), "", means_table(full, LOOKS), ""]
-        parts += ["### What a default has to reach, and cost\n", goals_table(full), ""]
-        parts += ["### Ambiguous prompts\n", diversity_table(some, out), ""]
+        parts += ["#### Against the truth\n", means_table(full, FIDELITY), "", means_table(full, LOOKS), ""]
+        parts += ["#### What a default has to reach, and cost\n", goals_table(full), ""]
+        parts += ["#### Ambiguous prompts\n", diversity_table(some, out), ""]
     return "\n".join(parts)
 
 
 def write(out: Path, page: Path) -> None:
-    """The page's generated part, and rows.csv and figures in a folder of the page's name.  FileNotFoundError without
-    rows."""
-    rows = read_rows(out / "rows.csv")
+    """The page's generated part, and rows.csv, sorted, and figures in a folder of the page's name.
+
+    FileNotFoundError without rows.
+    """
+    order = {text: i for i, text in enumerate((*PROMPTS, *LABELS))}
+    numbered = ("guidance_scale", "steps", "particles", "seed")
+    rows = read_rows(out / "rows.csv")  # in the order in which they became known
+    rows.sort(key=lambda row: (order[row["prompt"]], order[row["setting"]], *(float(row[name]) for name in numbered)))
     if not rows:
         raise FileNotFoundError(f'there are no rows in "{out}": run the benchmark first')
     folder = page.with_suffix("")
