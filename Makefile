@@ -12,7 +12,7 @@ TEST_READY := $(VENV)/ready-test
 DOCS_READY := $(VENV)/ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench sdxl-full sandbox-results evaluate train tutorials docs docs-serve clean
+.PHONY: help demo test slow lint types bench sdxl-full sandbox-results evaluate evidence train tutorials docs docs-serve clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ sandbox-results: $(READY)  ## every figure and table of docs/sandbox.md
 evaluate: $(READY)  ## all numbers of docs/toybox.md and the contact sheet (half an hour)
 	@$(PY) -m jsdsd.toybox.evaluate prior
 	@$(PY) -m jsdsd.toybox.evaluate assets
+
+evidence: $(READY)  ## every objective in 3D against the known truth: docs/evidence.md (hours; goes on where it stopped)
+	@$(PY) -m jsdsd.toybox.bench --processes 2
 
 train: $(READY)  ## train the embedded prior again from nothing (hours)
 	@$(PY) -m jsdsd.toybox.train

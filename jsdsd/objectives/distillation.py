@@ -140,13 +140,16 @@ class DistillRecord:
     seconds: float  # wall time of the step
 
 
+Times = Callable[[int, int, Schedule, "torch.Generator | None"], int]  # (step, steps, schedule, generator) -> t
+
+
 def distill(
     produce: Callable[[int], Tensor],
     denoiser: Denoiser,
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     steps: int,
-    times: Callable[[int, int, Schedule, torch.Generator | None], int] = Anneal(),
+    times: Times = Anneal(),
     generator: torch.Generator | None = None,
     penalty: Callable[[int], Tensor] | None = None,
     first: int = 0,

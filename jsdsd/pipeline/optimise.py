@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..objectives.distillation import Anneal, DistillRecord, Objective, distill
+from ..objectives.distillation import Anneal, DistillRecord, Objective, Times, distill
 from .cameras import orbit
 from .checkpoint import Checkpoint
 from .guidance import Guidance, ViewDenoiser
@@ -35,6 +35,27 @@ class Progress:
         return self.scene.as_rgb() if isinstance(self.scene, LatentGrid) else self.scene
 
 
+def start(resolution: int, generator: torch.Generator) -> VoxelGrid:
+    """The blob that every run begins with: four levels, each half the next, the finest of `resolution` voxels."""
+    return VoxelGrid.blob([max(2, resolution // k) for k in (8, 4, 2)] + [resolution], generator=generator)
+
+
+def adam_for(
+    grids: Sequence[VoxelGrid | LatentGrid], density_rate: float = 0.1, colour_rate: float = 0.03
+) -> torch.optim.Adam:
+    """One optimiser for the logits of all `grids`; rates in logits per step."""
+    rates = [
+        {"params": [level for grid in grids for level in grid.density_levels], "lr": density_rate},
+        {"params": [level for grid in grids for level in grid.colour_levels], "lr": colour_rate},
+    ]
+    return torch.optim.Adam(rates, betas=(0.9, 0.99))
+
+
+def half_transparent(opacity: Tensor) -> Tensor:
+    """opacity (1 - opacity), summed over pixels: what a solid thing has none of."""
+    return (opacity * (1 - opacity)).sum()
+
+
 def optimise(
     guidance: Guidance,
     prompt: str,
@@ -49,6 +70,7 @@ def optimise(
     guidance_scale: float | None = None,
     t_start: float = 0.98,
     t_end: float = 0.02,
+    times: Times | None = None,
     density_rate: float = 0.1,
     colour_rate: float = 0.03,
     solid_weight: float = 1.0,
@@ -62,6 +84,7 @@ def optimise(
     resolution: voxels per axis of the finest of four levels (each half the next).
     sizes: pixels of a render, the first for the first share of the steps, and so on in equal shares.
     t_start, t_end: the noise levels fall linearly between these fractions of the schedule, over the run's real length.
+    times: another rule for the noise level, as UniformTime(); then t_start and t_end say nothing.
     density_rate, colour_rate: Adam's learning rates, logits per step.  solid_weight: weight of opacity (1 - opacity),
     summed over pixels; it grows linearly from 0 over the run, so that a body may form in fog and must end solid.
     view_words: None = the model's own.
@@ -70,19 +93,14 @@ def optimise(
     Raises FloatingPointError when something is not finite or the scene is empty.
     """
     generator = torch.Generator().manual_seed(seed)
-    levels = [max(2, resolution // k) for k in (8, 4, 2)] + [resolution]
-    blob = VoxelGrid.blob(levels, generator=generator)
+    blob = start(resolution, generator)
     grid = (LatentGrid(blob, fit_linear_colours(guidance)) if latent else blob).to(guidance.device)
     words, view_word = guidance.all_views(view_words)
     embeddings = guidance.encode_prompts(view_prompts(prompt, words), negative_prompt)
     denoiser = ViewDenoiser(guidance, embeddings, guidance_scale)
     if perp_neg:
         denoiser = PerpNegDenoiser(guidance, embeddings, guidance_scale, words, view_word, perp_neg)
-    rates = [
-        {"params": grid.density_levels, "lr": density_rate},
-        {"params": grid.colour_levels, "lr": colour_rate},
-    ]
-    adam = torch.optim.Adam(rates, betas=(0.9, 0.99))
+    adam = adam_for([grid], density_rate, colour_rate)
     picture: list[Render] = []
     done = resume.restore(grid, adam, generator) if resume else 0
 
@@ -102,10 +120,10 @@ def optimise(
         return shrunk(rgb, guidance.latent_shape[-1]) if latent else guidance.encode_images(rgb)  # (B, 4, h, w)
 
     def penalty(step: int) -> Tensor:
-        opacity = picture[0].opacity
-        return solid_weight * step / steps * (opacity * (1 - opacity)).sum()
+        return solid_weight * step / steps * half_transparent(picture[0].opacity)
 
-    for record in distill(produce, denoiser, objective, adam, steps, Anneal(t_start, t_end), generator, penalty, done):
+    times = times or Anneal(t_start, t_end)
+    for record in distill(produce, denoiser, objective, adam, steps, times, generator, penalty, done):
         seen = picture[0]
         if isinstance(grid, LatentGrid):
             seen = replace(seen, rgb=grid.colours.rgb(seen.rgb.detach()))

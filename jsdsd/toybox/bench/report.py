@@ -1,0 +1,156 @@
+"""The page of results: tables from the rows, claims from intervals, the raw numbers beside it."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from safetensors.torch import load_file
+
+from ...pipeline.asset import Asset
+from ..judge import Judge, load_judge
+from . import claims
+from .diversity import asset_features, open_heads, pairwise, picture_features, probabilities, votes
+from .figures import figures
+from .jobs import COLUMNS, Row, asset_of
+from .prompts import PROMPTS
+from .runs import read_rows
+from .settings import REFERENCES, SETTINGS
+from .statistics import bootstrap, divergence_to, entropy, perfect_divergence
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+LABELS = {**{name: setting.label for name, setting in SETTINGS.items()}, **REFERENCES}
+FIDELITY = ("kind_right", "colour_right", "view_right", "iou", "volume_iou", "colour_error")
+LOOKS = ("saturation", "detail", "fronts", "haze", "grad_spread", "grad_peak")
+
+
+def named(rows: Sequence[Row], setting: str) -> list[Row]:
+    return [row for row in rows if row["setting"] == setting]
+
+
+def mean(rows: Sequence[Row], column: str) -> str:
+    """Mean over prompts of the mean over seeds, with its interval; "-" where nothing is known."""
+    groups = []
+    for text in dict.fromkeys(row["prompt"] for row in rows):
+        values = [float(row[column]) for row in rows if row["prompt"] == text and row[column]]
+        if values:
+            groups.append(torch.tensor(values)[:, None])
+    return str(bootstrap(groups)) if groups else "-"
+
+
+def means_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Settings down, measures across."""
+    lines = ["| | prompts, assets | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name, label in LABELS.items():
+        some = named(rows, name)
+        if some:
+            count = f"{len({row['prompt'] for row in some})}, {len(some)}"
+            lines.append(f"| {label} | {count} | " + " | ".join(mean(some, column) for column in columns) + " |")
+    return "\n".join(lines)
+
+
+def numbers(rows: Sequence[Row], column: str) -> list[float]:
+    return [float(row[column]) for row in rows if row[column]]
+
+
+def goals_table(rows: Sequence[Row]) -> str:
+    """What a default has to reach and what it costs, on each half of the prompts: plain means, the worst single toy's
+    IoU, and how many runs broke."""
+    columns = ("kind_right", "colour_right", "iou", "saturation", "haze", "unet_calls", "seconds")
+    lines = ["| | half | " + " | ".join(columns) + " | worst single toy's iou | failed |", "|---" * 11 + "|"]
+    for name, label in LABELS.items():
+        for split in ("development", "confirmation"):
+            some = [row for row in named(rows, name) if row["split"] == split]
+            if some:
+                known = [numbers(some, column) for column in columns]
+                worst = min(numbers([row for row in some if row["set"] == "single"], "iou"), default=math.nan)
+                cells = [f"{fmean(values):.3g}" if values else "-" for values in known] + [f"{worst:.3g}"]
+                failed = f"{sum(bool(row['error']) for row in some)} of {len(some)}"
+                lines.append(f"| {label} | {split} | " + " | ".join([*cells, failed]) + " |")
+    return "\n".join(lines)
+
+
+def diversity_table(rows: Sequence[Row], out: Path) -> str:
+    """Ambiguous prompts down, settings inside: histogram, JSD to the truth with its interval over seeds, IV, IQ, and
+    the distance between seeds over that of the prior's pictures (- where the assets are not at hand)."""
+    judge = load_judge()
+    lines = [
+        "| prompt | | assets | open | votes | JSD to the truth | of perfect draws | IV | IQ | distance / prior's |"
+    ]
+    lines.append("|---" * 10 + "|")
+    for text in (text for text, prompt in PROMPTS.items() if prompt.ambiguous):
+        for name, label in LABELS.items():
+            some = [row for row in named(rows, name) if row["prompt"] == text and not row["error"]]
+            if len(some) < 2:
+                continue
+            apart = _distance(judge, some, out) if name != "prior" else "1"
+            for part, truth in open_heads(PROMPTS[text]).items():
+                p = probabilities(some, part)
+                ballot = votes(p)
+                measured = [
+                    bootstrap([ballot], divergence_to(truth)),
+                    f"{perfect_divergence(truth, len(some)):.3g}",
+                    f"{float(entropy(p.mean(0))):.3g}",
+                    f"{float(entropy(p).mean()):.3g}",
+                ]
+                counts = " ".join(str(int(x)) for x in ballot.sum(0))
+                cells = " | ".join(map(str, measured))
+                lines.append(f"| {text} | {label} | {len(some)} | {part} | {counts} | {cells} | {apart} |")
+    return "\n".join(lines)
+
+
+def _distance(judge: Judge, rows: Sequence[Row], out: Path) -> str:
+    places = [asset_of(row, out) for row in rows]
+    pictures = out / "pictures" / f"{places[0].parent.name}_guidance{rows[0]['guidance_scale']}.safetensors"
+    if not pictures.exists() or not all(place.exists() for place in places):
+        return "-"
+    own = load_file(pictures)["pictures"].float() / 255
+    mine = asset_features(judge, [Asset.load(place).grid for place in places])
+    return f"{pairwise(mine) / pairwise(picture_features(judge, own)):.3g}"
+
+
+def content(rows: Sequence[Row], out: Path) -> str:
+    """The generated part of the page."""
+    hours = sum(numbers(rows, "seconds")) / 3600
+    models = ", ".join(dict.fromkeys(row["model"] for row in rows))
+    parts = [f"{len(rows)} rows; {hours:.1f} hours of optimisation, one thread each; U-Net {models} (SHA-256).\n"]
+    for scale in dict.fromkeys(row["guidance_scale"] for row in rows):
+        some = [row for row in rows if row["guidance_scale"] == scale]
+        full = [row for row in some if row["set"] != "ambiguous"]
+        decided = {c: claims.decide(some, scale, c) for c in claims.CANDIDATES if named(some, c)}
+        parts += [f"### Guidance scale {scale}\n", "#### The abstract's claims\n"]
+        parts += [claims.summary({LABELS[c]: found for c, found in decided.items()}), ""]
+        for candidate, found in decided.items():
+            parts += [f"#### {LABELS[candidate]}, against SDS\n", claims.table(candidate, found), ""]
+        parts += ["#### Against the truth\n", means_table(full, FIDELITY), "", means_table(full, LOOKS), ""]
+        parts += ["#### What a default has to reach, and cost\n", goals_table(full), ""]
+        parts += ["#### Ambiguous prompts\n", diversity_table(some, out), ""]
+    return "\n".join(parts)
+
+
+def write(out: Path, page: Path) -> None:
+    """The page's generated part, and rows.csv, sorted, and figures in a folder of the page's name.
+
+    FileNotFoundError without rows.
+    """
+    order = {text: i for i, text in enumerate((*PROMPTS, *LABELS))}
+    numbered = ("guidance_scale", "steps", "particles", "seed")
+    rows = read_rows(out / "rows.csv")  # in the order in which they became known
+    rows.sort(key=lambda row: (order[row["prompt"]], order[row["setting"]], *(float(row[name]) for name in numbered)))
+    if not rows:
+        raise FileNotFoundError(f'there are no rows in "{out}": run the benchmark first')
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
+    head, tail = text.split(BEGIN)[0], text.split(END)[-1]
+    drawn = [f"![{words}]({folder.name}/{path.name})\n\n*{words}*\n" for path, words in figures(rows, out, folder)]
+    middle = "\n".join([content(rows, out), *drawn])
+    page.write_text(f"{head}{BEGIN}\n\n{middle}\n{END}{tail}", encoding="utf-8")

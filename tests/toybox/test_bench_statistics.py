@@ -1,0 +1,100 @@
+"""Intervals cover as often as they say; claims are decided by them; diversity's numbers on known histograms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from jsdsd.toybox.bench import claims
+from jsdsd.toybox.bench.diversity import open_heads, pairwise, probabilities, votes
+from jsdsd.toybox.bench.jobs import Job, Row
+from jsdsd.toybox.bench.prompts import PROMPTS, chosen
+from jsdsd.toybox.bench.runs import as_text
+from jsdsd.toybox.bench.statistics import Interval, bootstrap, divergence_to, entropy, perfect_divergence
+
+
+def test_the_interval_covers_the_true_mean_at_its_rate() -> None:
+    """24 prompts x 3 seeds, spread between prompts 1 and inside 1, mean 0: 95 of 100, within four standard errors of a
+    share of 300; percentile intervals of few prompts cover a little less, and two counted layers a little more."""
+    generator, covered, trials = torch.Generator().manual_seed(0), 0, 300
+    for trial in range(trials):
+        between, inside = (torch.randn(24, n, 1, generator=generator) for n in (1, 3))
+        found = bootstrap(list(between + inside), draws=400, seed=trial)
+        covered += found.low <= 0 <= found.high
+    assert abs(covered / trials - 0.95) < 4 * math.sqrt(0.95 * 0.05 / trials)
+
+
+def test_the_interval_of_equal_values_is_a_point_and_prompts_count_alike() -> None:
+    found = bootstrap([torch.ones(3, 1), torch.ones(5, 1)])
+    assert (found.estimate, found.low, found.high, found.prompts, found.items) == (1, 1, 1, 2, 8)
+    assert bootstrap([torch.zeros(1, 1), torch.ones(9, 1)]).estimate == 0.5  # not 0.9
+    for bad in ([], [torch.ones(0, 1)], [torch.tensor([[math.nan]])]):
+        with pytest.raises(ValueError, match="at least"):
+            bootstrap(bad)
+
+
+def test_perfect_draws_have_the_known_small_divergence() -> None:
+    truth = torch.full((8,), 1 / 8)
+    assert perfect_divergence(truth, 256) == pytest.approx(7 / (8 * 256), rel=0.05)
+    assert float(divergence_to(truth)(torch.eye(8)[0])) == pytest.approx(
+        0.5 * (math.log(2 / (1 + 1 / 8)) + 1 / 8 * math.log(2 / 9) + 7 / 8 * math.log(2)), abs=1e-6
+    )
+    assert float(entropy(truth.double())) == pytest.approx(math.log(8))
+
+
+def test_what_a_prompt_leaves_open() -> None:
+    assert set(open_heads(PROMPTS["a mug"])) == {"colour"} and set(open_heads(PROMPTS["something red"])) == {"kind"}
+    assert set(open_heads(PROMPTS["a toy"])) == {"kind", "colour"} and not open_heads(PROMPTS["a blue car"])
+    p = probabilities([{"colour_p": "0.1 0.9"}, {"colour_p": ""}, {"colour_p": "0.7 0.3"}], "colour")
+    assert votes(p).tolist() == [[0, 1], [1, 0]]
+    assert pairwise(torch.eye(3)[:, None]) == 1 and pairwise(torch.ones(3, 1, 1)) == 0
+
+
+def rows_of(setting: str, shift: float, colours: int, seeds: int = 8) -> list[Row]:
+    """Made-up rows: saturation 1.3 + shift + noise of prompt and seed; the votes run through so many colours."""
+    rows = []
+    for prompt in chosen(["single", "ambiguous"]):
+        for seed in range(seeds):
+            noise = torch.randn(1, generator=torch.Generator().manual_seed(len(prompt.text) + 100 * seed)).item()
+            row = Job(prompt.text, setting, 3.0, (seed,)).rows()[0] | {"error": "", "iou": 0.9}
+            row["saturation"] = 1.3 + shift + 0.1 * noise
+            row["colour_p"] = " ".join("1" if i == seed % colours else "0" for i in range(8))
+            row["kind_p"] = " ".join("1" if i == seed % colours else "0" for i in range(24))
+            rows.append(as_text(row))
+    return rows
+
+
+def test_claims_follow_the_rows() -> None:
+    rows = [row for name in ("sds_400", "sds_random_400", "sds_100", "sds_random_100") for row in rows_of(name, 0, 2)]
+    rows += rows_of("jsd_k1", -0.05, 8)
+    decided = claims.decide(rows, "3", "jsd_k1")
+    table = claims.table("jsd_k1", decided)
+    for words, verdict in {
+        "less saturation": "supported",
+        "greater diversity": "supported",
+        "better distribution alignment": "supported",
+        "higher geometric fidelity": "not supported",  # all IoUs are alike
+        "richer detail": "not measured",
+    }.items():
+        assert f"| {words}: **{verdict}** |" in table
+    assert "0.05 [0.05, 0.05]" in table  # the noise is the pairs' own and falls out of their difference
+    turned = [row | {"setting": {"jsd_k1": "sds_100", "sds_100": "jsd_k1"}.get(row["setting"], "")} for row in rows]
+    again = claims.decide(turned, "3", "jsd_k1")
+    assert again[0][1] == "opposite"
+    assert "| less saturation | supported | opposite |" in claims.summary({"a": decided, "b": again})
+
+
+def test_verdicts() -> None:
+    above, below, around = (Interval(0, low, high, 1, 1) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1)))
+    assert claims.verdict([above, above]) == "supported"
+    assert claims.verdict([above, around]) == claims.verdict([above, below]) == "mixed"
+    assert claims.verdict([around, below]) == "not supported" and claims.verdict([below]) == "opposite"
+    assert claims.verdict([]) == "not measured"
+
+
+def test_equal_calls_are_compared_with_equal_calls() -> None:
+    assert [e for e, _ in claims.baselines("jsd_k1")] == ["calls", "calls", "steps", "steps"]
+    assert claims.baselines("ensemble_jsd_100") == [("steps", "sds_100"), ("steps", "sds_random_100")]
+    assert {e for e, _ in claims.baselines("ensemble_jsd_400")} == {"calls"}
