@@ -64,7 +64,10 @@ class AllocationCounter(TorchDispatchMode):
         self._known: set[int] = set()
 
     def _not_mine(self, x: Tensor) -> None:
-        self._known.add(x.untyped_storage()._cdata)  # made before, as weights, whose views count for nothing
+        storage = x.untyped_storage()  # made before, as weights, whose views count for nothing
+        if storage._cdata not in self._known:
+            self._known.add(storage._cdata)
+            weakref.finalize(storage, self._known.discard, storage._cdata)  # its address may come again
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tree_map_only(Tensor, self._not_mine, (args, kwargs))
