@@ -116,9 +116,12 @@ class LearnedLogOdds:
     """A small network on (x_t, t), trained online by telling noised target samples from noised generated ones.
 
     D = sigmoid(logit), and its best logit is log p_t/q_t. Of that ratio half is known: q_t is the mixture of our own
-    particles. So by default the network h learns log p_t alone, and logit = h(x_t, t) - log q_t(x_t) (noise-
-    contrastive estimation, Gutmann & Hyvärinen 2010; not re-read). No small network can draw the N narrow kernels of
-    q_t at low noise, and the target does not move during a run, as the particles do.
+    particles. So by default the network h learns log p_t alone, as a correction of a Gaussian of the target's size:
+
+        logit = h(x_t, t) + log N(x_t; 0, (alpha² m + sigma²) I) - log q_t(x_t),    m = mean square of target samples
+
+    (noise-contrastive estimation, Gutmann & Hyvärinen 2010; not re-read). No small network can draw the N narrow
+    kernels of q_t at low noise, and the target does not move during a run, as the particles do.
 
     Each call takes `updates` steps of binary cross-entropy on fresh samples, spread over *all* levels, for a network
     trained only at the level asked for forgets the others; then it answers with a moving average of the weights. It
@@ -144,6 +147,7 @@ class LearnedLogOdds:
     bound: float | None = None
     seed: int = 0
     net: nn.Module | None = field(default=None, init=False, repr=False)
+    _size: float = field(default=1.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if min(self.updates, self.batch, self.width) < 1 or self.warmup < 0 or not self.lr > 0:
@@ -159,7 +163,7 @@ class LearnedLogOdds:
             self.update(None, situation)
         logits = self.logits(x_t, t, situation.schedule)
         if self.known_q:
-            logits = logits - situation.log_q
+            logits = logits - situation.log_q  # (B,) log p_t - log q_t
         return logits if self.bound is None else logits.clamp(-self.bound, self.bound)
 
     @torch.no_grad()
@@ -180,6 +184,8 @@ class LearnedLogOdds:
         fake, real = particles[pick.to(particles.device)], sample(n, generator).to(particles)
         if real.shape != fake.shape:
             raise ValueError(f"target samples must have shape {tuple(fake.shape)}, got {tuple(real.shape)}")
+        if self.net is None:
+            self._size = float(real.square().mean())  # m
         levels = torch.arange(len(schedule)) if t is None else torch.as_tensor(t).flatten()
         level = levels.to(device)[torch.randint(len(levels), (2 * n,), generator=generator, device=device)]  # (2n,)
         x0 = torch.cat([real, fake])
@@ -195,7 +201,7 @@ class LearnedLogOdds:
         return float(loss.detach())
 
     def _call(self, x_t: Tensor, t: Time, schedule: Schedule, averaged: bool = False) -> Tensor:
-        """(B,) of the network on x_t (B, ...), alpha, sigma and the log of their ratio; it is made here at first."""
+        """`logits` with a graph; the network (of x_t, alpha, sigma and log alpha/sigma) is made at the first call."""
         flat = x_t.flatten(1)
         if self.net is None:
             with torch.random.fork_rng(devices=[]):  # leaves the global stream untouched
@@ -211,7 +217,11 @@ class LearnedLogOdds:
             )
         alpha, sigma = (torch.as_tensor(v).to(flat).expand(len(flat)) for v in (schedule.alpha(t), schedule.sigma(t)))
         level = torch.stack([alpha, sigma, (alpha / sigma).log() / 3], 1)  # / 3: of order 1, like the others
-        return (self._average if averaged else self.net)(torch.cat([flat, level], 1))[:, 0]
+        h = (self._average if averaged else self.net)(torch.cat([flat, level], 1))[:, 0]
+        if not self.known_q:
+            return h
+        variance = alpha**2 * self._size + sigma**2  # (B,)
+        return h - flat.square().sum(1) / (2 * variance) - flat.shape[1] / 2 * (2 * math.pi * variance).log()
 
 
 def discriminator(log_ratio: Tensor) -> Tensor:

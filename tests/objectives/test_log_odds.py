@@ -209,7 +209,9 @@ def test_learning_leaves_the_global_random_stream_alone_and_repeats() -> None:
         situation = Situation(P, SCHEDULE, Q.sample(50, generator), torch.empty(0), generator)
         answers.append(LearnedLogOdds(batch=16, known_q=False).log_ratio(Q.sample(5, generator), 100, situation))
     assert torch.equal(answers[0], answers[1]) and torch.equal(torch.rand(3), expected)
-    bounded = LearnedLogOdds(batch=16, known_q=False, bound=1e-3).log_ratio(5 * gaussian(5, 1), torch.arange(5), situation)
+    bounded = LearnedLogOdds(batch=16, known_q=False, bound=1e-3).log_ratio(
+        5 * gaussian(5, 1), torch.arange(5), situation
+    )
     assert float(bounded.abs().max()) <= 1e-3
 
 

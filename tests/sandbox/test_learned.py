@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -39,5 +38,4 @@ def errors(learned: LearnedLogOdds, seed: int, steps: int = 200, particles: int 
 
 def test_after_a_fit_with_random_t_it_is_near_the_exact_ones_at_every_level() -> None:
     found = torch.tensor([errors(LearnedLogOdds(), seed) for seed in range(3)])  # (seeds, levels)
-    print(found)
     assert float(found.mean(0).max()) < 0.05
