@@ -138,11 +138,11 @@ class LearnedLogOdds:
 
     sample_target: Callable[[int, torch.Generator | None], Tensor] | None = None
     known_q: bool = True
-    updates: int = 2
+    updates: int = 4
     warmup: int = 200
     batch: int = 256
     width: int = 64
-    lr: float = 3e-3
+    lr: float = 5e-3
     memory: float = 0.98
     bound: float | None = None
     seed: int = 0
