@@ -206,7 +206,7 @@ def exact_log_ratio(x_t):
 
 
 situation = Situation(target, target.schedule, blob, log_q=torch.zeros(0), generator=generator)  # log_q: not used here
-network = LearnedLogOdds()
+network = LearnedLogOdds(known_q=False)  # the whole ratio, as a GAN would learn it
 for _ in range(UPDATES):
     network.update(t, situation)  # one step of cross-entropy
 

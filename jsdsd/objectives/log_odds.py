@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .diffusion import Schedule, Time, randn_like
 from .divergences import Estimate
@@ -112,84 +113,115 @@ class EnsembleLogOdds:
 
 @dataclass(eq=False)
 class LearnedLogOdds:
-    """A small network on (x_t, t), trained online to tell target from generated; its logit estimates log p_t/q_t.
+    """A small network on (x_t, t), trained online by telling noised target samples from noised generated ones.
 
-    Each call first takes `updates` steps of binary cross-entropy on fresh noised samples at the levels asked for,
-    then answers. Carries its network from call to call: use one object per run.
+    D = sigmoid(logit), and its best logit is log p_t/q_t. Of that ratio half is known: q_t is the mixture of our own
+    particles. So by default the network h learns log p_t alone, as a correction of a Gaussian of the target's size:
 
-    sample_target(n, generator) -> (n, ...) clean target samples; None = the denoiser's own `sample`. updates: per
-    call. batch: samples of each side per update. width: of the 3 hidden layers. lr: Adam's. bound: the answer is
-    clamped to ±bound nats (None = not), which changes the divergence where it bites. seed: of the network's initial
-    weights. ValueError for counts < 1, lr or bound <= 0, target samples that are not shaped like the particles, or a
-    second run with other dimensions.
+        logit = h(x_t, t) + log N(x_t; 0, (alpha² m + sigma²) I) - log q_t(x_t),    m = mean square of target samples
+
+    (noise-contrastive estimation, Gutmann & Hyvärinen 2010; not re-read). No small network can draw the N narrow
+    kernels of q_t at low noise, and the target does not move during a run, as the particles do.
+
+    Each call takes `updates` steps of binary cross-entropy on fresh samples, spread over *all* levels, for a network
+    trained only at the level asked for forgets the others; then it answers with a moving average of the weights. It
+    carries its network from call to call: use one object per run.
+
+    sample_target(n, generator) -> (n, ...) clean target samples; None = the denoiser's own `sample`. known_q: False =
+    the network learns the whole ratio, a GAN's discriminator: blurred, but of use in high dimension, where log q_t
+    spans hundreds of nats. updates: per call; nearly all of the cost. warmup: further updates before the first
+    answer. batch: samples of each side per update. width: of the 3 hidden layers. lr: Adam's. memory: 0 ... 1, the
+    average looks back 1/(1 - memory) updates. bound: the answer is clamped to ±bound nats (None = not), which changes
+    the divergence where it bites. seed: of the initial weights. ValueError for counts < 1 (warmup < 0), lr or bound
+    <= 0, memory outside [0, 1), target samples not shaped like the particles, or a run with other dimensions.
     """
 
     sample_target: Callable[[int, torch.Generator | None], Tensor] | None = None
-    updates: int = 2
-    batch: int = 512
+    known_q: bool = True
+    updates: int = 4
+    warmup: int = 200
+    batch: int = 256
     width: int = 64
-    lr: float = 3e-3
+    lr: float = 5e-3
+    memory: float = 0.98
     bound: float | None = None
     seed: int = 0
     net: nn.Module | None = field(default=None, init=False, repr=False)
+    _size: float = field(default=1.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if min(self.updates, self.batch, self.width) < 1 or not self.lr > 0:
-            raise ValueError("updates, batch and width must be >= 1 and lr > 0")
+        if min(self.updates, self.batch, self.width) < 1 or self.warmup < 0 or not self.lr > 0:
+            raise ValueError("updates, batch and width must be >= 1, warmup >= 0 and lr > 0")
+        if not 0 <= self.memory < 1:
+            raise ValueError(f"memory must be >= 0 and < 1, got {self.memory}")
         if self.bound is not None and not self.bound > 0:
             raise ValueError(f"bound must be > 0 nats, or None for no clamp, got {self.bound}")
 
     def log_ratio(self, x_t: Tensor, t: Time, situation: Situation) -> Tensor:
         """(B,) at x_t (B, ...), after the online updates."""
-        for _ in range(self.updates):
-            self.update(t, situation)
-        with torch.no_grad():
-            logits = self.logits(x_t, t, situation.schedule)
+        for _ in range(self.updates + (self.warmup if self.net is None else 0)):
+            self.update(None, situation)
+        logits = self.logits(x_t, t, situation.schedule)
+        if self.known_q:
+            logits = logits - situation.log_q  # (B,) log p_t - log q_t
         return logits if self.bound is None else logits.clamp(-self.bound, self.bound)
 
+    @torch.no_grad()
     def logits(self, x_t: Tensor, t: Time, schedule: Schedule) -> Tensor:
-        """The network as it is: (B,) log-odds at x_t (B, ...), level t."""
+        """The averaged network as it is, (B,) nats at x_t (B, ...), level t: log p_t/q_t, or with known_q log p_t."""
+        return self._call(x_t, t, schedule, averaged=True)
+
+    def update(self, t: Time | None, situation: Situation) -> float:
+        """One step of binary cross-entropy at level(s) t, None = all of them; the loss (nats). ValueError without
+        target samples.
+        """
+        sample = self.sample_target or getattr(situation.denoiser, "sample", None)
+        if sample is None:
+            raise ValueError("LearnedLogOdds needs target samples: give sample_target(n, generator) -> (n, ...)")
+        generator, schedule, particles, n = situation.generator, situation.schedule, situation.x0, self.batch
+        device = "cpu" if generator is None else generator.device
+        pick = torch.randint(len(particles), (n,), generator=generator, device=device)
+        fake, real = particles[pick.to(particles.device)], sample(n, generator).to(particles)
+        if real.shape != fake.shape:
+            raise ValueError(f"target samples must have shape {tuple(fake.shape)}, got {tuple(real.shape)}")
+        if self.net is None:
+            self._size = float(real.square().mean())  # m
+        levels = torch.arange(len(schedule)) if t is None else torch.as_tensor(t).flatten()
+        level = levels.to(device)[torch.randint(len(levels), (2 * n,), generator=generator, device=device)]  # (2n,)
+        x0 = torch.cat([real, fake])
+        x_t = schedule.add_noise(x0, randn_like(x0, generator), level)
+        log_q = particle_mixture(schedule, particles, x_t, level).log_prob if self.known_q else 0.0
+        with torch.enable_grad():
+            logits = self._call(x_t, level, schedule) - log_q
+            loss = (F.softplus(-logits[:n]).mean() + F.softplus(logits[n:]).mean()) / 2  # -log D, -log(1 - D)
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+        self._average.update_parameters(self.net)
+        return float(loss.detach())
+
+    def _call(self, x_t: Tensor, t: Time, schedule: Schedule, averaged: bool = False) -> Tensor:
+        """`logits` with a graph; the network (of x_t, alpha, sigma and log alpha/sigma) is made at the first call."""
         flat = x_t.flatten(1)
         if self.net is None:
             with torch.random.fork_rng(devices=[]):  # leaves the global stream untouched
                 torch.manual_seed(self.seed)
-                sizes = [flat.shape[1] + 2, self.width, self.width, self.width, 1]
+                sizes = [flat.shape[1] + 3, self.width, self.width, self.width, 1]
                 layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.SiLU())]
                 self.net = nn.Sequential(*layers[:-1]).to(flat)
             self._optimizer = torch.optim.Adam(self.net.parameters(), self.lr)
-        if self.net[0].in_features != flat.shape[1] + 2:  # type: ignore[index]
+            self._average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(self.memory))
+        if self.net[0].in_features != flat.shape[1] + 3:  # type: ignore[index]
             raise ValueError(
                 f"trained on other dimensions than {flat.shape[1]}: take a new LearnedLogOdds for each run"
             )
-        level = torch.stack(
-            [torch.as_tensor(v).to(flat).expand(len(flat)) for v in (schedule.alpha(t), schedule.sigma(t))], 1
-        )
-        return self.net(torch.cat([flat, level], 1))[:, 0]
-
-    def update(self, t: Time, situation: Situation) -> float:
-        """One step of binary cross-entropy at level(s) t; the loss (nats). ValueError without target samples."""
-        sample = self.sample_target or getattr(situation.denoiser, "sample", None)
-        if sample is None:
-            raise ValueError("LearnedLogOdds needs target samples: give sample_target(n, generator) -> (n, ...)")
-        generator, x0 = situation.generator, situation.x0
-        pick = torch.randint(
-            len(x0),
-            (self.batch,),
-            generator=generator,
-            device="cpu" if generator is None else generator.device,
-        )
-        fake, real = x0[pick.to(x0.device)], sample(self.batch, generator).to(x0)
-        if real.shape != fake.shape:
-            raise ValueError(f"target samples must have shape {tuple(fake.shape)}, got {tuple(real.shape)}")
-        level = t if isinstance(t, int) else t[pick % len(t)]
-        noised = [situation.schedule.add_noise(x, randn_like(x, generator), level) for x in (real, fake)]
-        with torch.enable_grad():
-            on_real, on_fake = (self.logits(x, level, situation.schedule) for x in noised)
-            loss = (F.softplus(-on_real).mean() + F.softplus(on_fake).mean()) / 2
-            self._optimizer.zero_grad()
-            loss.backward()
-            self._optimizer.step()
-        return float(loss.detach())
+        alpha, sigma = (torch.as_tensor(v).to(flat).expand(len(flat)) for v in (schedule.alpha(t), schedule.sigma(t)))
+        level = torch.stack([alpha, sigma, (alpha / sigma).log() / 3], 1)  # / 3: of order 1, like the others
+        h = (self._average if averaged else self.net)(torch.cat([flat, level], 1))[:, 0]
+        if not self.known_q:
+            return h
+        variance = alpha**2 * self._size + sigma**2  # (B,)
+        return h - flat.square().sum(1) / (2 * variance) - flat.shape[1] / 2 * (2 * math.pi * variance).log()
 
 
 def discriminator(log_ratio: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ def test_a_lone_particle_in_high_dimension_is_always_told_apart() -> None:
 
 @pytest.fixture(scope="module")
 def trained() -> LearnedLogOdds:
-    learned = LearnedLogOdds(sample_target=lambda n, g: P.sample(n, g), batch=512, seed=1)
+    learned = LearnedLogOdds(sample_target=lambda n, g: P.sample(n, g), known_q=False, batch=512, seed=1)
     generator = torch.Generator().manual_seed(0)
     situation = Situation(None, SCHEDULE, Q.sample(20_000, generator), torch.empty(0), generator)
     for _ in range(400):
@@ -207,9 +207,11 @@ def test_learning_leaves_the_global_random_stream_alone_and_repeats() -> None:
     for _ in range(2):
         generator = torch.Generator().manual_seed(0)
         situation = Situation(P, SCHEDULE, Q.sample(50, generator), torch.empty(0), generator)
-        answers.append(LearnedLogOdds(batch=16).log_ratio(Q.sample(5, generator), 100, situation))
+        answers.append(LearnedLogOdds(batch=16, known_q=False).log_ratio(Q.sample(5, generator), 100, situation))
     assert torch.equal(answers[0], answers[1]) and torch.equal(torch.rand(3), expected)
-    bounded = LearnedLogOdds(batch=16, bound=1e-3).log_ratio(5 * gaussian(5, 1), torch.arange(5), situation)
+    bounded = LearnedLogOdds(batch=16, known_q=False, bound=1e-3).log_ratio(
+        5 * gaussian(5, 1), torch.arange(5), situation
+    )
     assert float(bounded.abs().max()) <= 1e-3
 
 
@@ -221,9 +223,13 @@ def test_refusals() -> None:
         LearnedLogOdds().log_ratio(gaussian(3, 1), 5, situation)
     with pytest.raises(ValueError, match=">= 1"):
         LearnedLogOdds(updates=0)
+    with pytest.raises(ValueError, match="warmup >= 0"):
+        LearnedLogOdds(warmup=-1)
+    with pytest.raises(ValueError, match="memory must be >= 0 and < 1, got 1"):
+        LearnedLogOdds(memory=1)
     with pytest.raises(ValueError, match="bound must be > 0"):
         LearnedLogOdds(bound=0.0)
-    with pytest.raises(ValueError, match=r"shape \(512, 1\), got \(512, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(256, 1\), got \(256, 2\)"):
         LearnedLogOdds(sample_target=lambda n, g: torch.zeros(n, 2)).log_ratio(gaussian(3, 1), 5, situation)
     used = LearnedLogOdds(sample_target=P.sample, batch=4)
     used.log_ratio(gaussian(3, 1), 5, situation)

@@ -124,11 +124,12 @@ def test_the_rate_falls_linearly_to_zero_and_lets_a_run_travel_37_units() -> Non
             one = torch.ones_like(x0)
             return DistillationStep(one, t, x0, one, one, (x0,), None, 0)
 
-    points = Particles(1, dim=2)
-    places = [float(record.x0[0, 0]) for record in points.run(ring(), Constant(), steps=500)]
-    moves = -torch.tensor([*places, float(points.x.detach()[0, 0])]).diff()
-    assert torch.allclose(moves, 0.15 * (1 - torch.arange(500) / 500), atol=1e-5)
-    assert float(moves.sum()) == pytest.approx(75 / 2, rel=0.01)
+    for steps, rate, way in ((500, 0.15, 37.5), (100, 0.25, 12.5)):  # 75/steps, and no more than .25
+        points = Particles(1, dim=2)
+        places = [float(record.x0[0, 0]) for record in points.run(ring(), Constant(), steps)]
+        moves = -torch.tensor([*places, float(points.x.detach()[0, 0])]).diff()
+        assert torch.allclose(moves, rate * (1 - torch.arange(steps) / steps), atol=1e-5)
+        assert float(moves.sum()) == pytest.approx(way, rel=0.02)
 
 
 def test_refusals() -> None:
