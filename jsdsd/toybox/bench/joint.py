@@ -60,15 +60,18 @@ class PerView:
 def discriminators(ensemble: Ensemble, latents: Tensor, seed: int) -> list[Ensemble]:
     """`ensemble` once per view word, each with learned log-odds of its own.
 
-    latents (W, M, ...): M of the prior's pictures for each word, encoded as the renders are.  The log-odds are held
-    within ±10 nats, as in f-distill's code (arXiv 2502.15681); where that bites it changes the divergence.
+    latents (W, M, ...): M of the prior's pictures for each word, encoded as the renders are.  The whole ratio is
+    learned, since q_t of a few particles in hundreds of dimensions is no smooth density, and held within ±10 nats, as in
+    f-distill's code (arXiv 2502.15681); where that bites it changes the divergence.
     """
 
     def sampler(real: Tensor) -> Callable[[int, torch.Generator | None], Tensor]:
         return lambda n, generator: real[torch.randint(len(real), (n,), generator=generator)]
 
     return [
-        replace(ensemble, log_odds=LearnedLogOdds(sampler(real), updates=8, batch=64, bound=10.0, seed=seed))
+        replace(
+            ensemble, log_odds=LearnedLogOdds(sampler(real), known_q=False, updates=8, batch=64, bound=10.0, seed=seed)
+        )
         for real in latents
     ]
 
