@@ -197,6 +197,7 @@ class LearnedLogOdds:
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.step()
+        assert self.net is not None  # `_call` made it
         self._average.update_parameters(self.net)
         return float(loss.detach())
 

@@ -61,8 +61,8 @@ def discriminators(ensemble: Ensemble, latents: Tensor, seed: int) -> list[Ensem
     """`ensemble` once per view word, each with learned log-odds of its own.
 
     latents (W, M, ...): M of the prior's pictures for each word, encoded as the renders are.  The whole ratio is
-    learned, since q_t of a few particles in hundreds of dimensions is no smooth density, and held within ±10 nats, as in
-    f-distill's code (arXiv 2502.15681); where that bites it changes the divergence.
+    learned, since q_t of a few particles in hundreds of dimensions is no smooth density, and held within ±10 nats, as
+    in f-distill's code (arXiv 2502.15681); where that bites it changes the divergence.
     """
 
     def sampler(real: Tensor) -> Callable[[int, torch.Generator | None], Tensor]:
