@@ -76,10 +76,10 @@ def test_passes_every_option_on(stand: Stand) -> None:
         "--device": "cpu", "--dtype": "bfloat16", "--memory": "16",
         "--perp-neg": "0.5", "--view-words": "front:0, rear:180",
     }  # fmt: skip
-    assert main(["a ball", "-o", "x", "--quiet", *(word for pair in options.items() for word in pair)]) == 0
+    assert main(["a ball", "-o", "x", "--quiet", "--latent", *(word for pair in options.items() for word in pair)]) == 0
     assert stand.arguments == {
         "model": ("sdxl", {"device": "cpu", "dtype": torch.bfloat16, "preset": 16}),
-        "objective": "sds", "seed": 8, "steps": 3,
+        "objective": "sds", "seed": 8, "steps": 3, "latent": True,
         "negative_prompt": "fog", "guidance_scale": 5.5, "views_per_step": 6, "resolution": 24, "progress": False,
         "checkpoint": Path("x/seed-8/checkpoint.safetensors"), "resume": False, "perp_neg": 0.5,
         "view_words": ViewWords((("front", 0.0), ("rear", 180.0))),
