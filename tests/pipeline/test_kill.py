@@ -34,7 +34,7 @@ jsdsd.generate("a red ball", steps=400, resolution=12, views_per_step=1, progres
 
 
 @pytest.mark.slow
-def test_twenty_random_kills_change_nothing(tmp_path: Path) -> None:
+def test_twenty_random_kills_change_nothing(tmp_path: Path, one_thread: None) -> None:
     place, rng = tmp_path / "run.safetensors", random.Random(0)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", DRIVER, str(place)]
