@@ -15,7 +15,7 @@ from .guidance import Guidance, ViewDenoiser
 from .latent import LatentGrid, fit_linear_colours, shrunk
 from .perp_neg import PerpNegDenoiser
 from .renderer import Render, render_fields
-from .views import ViewWords, random_background, random_views, view_prompts
+from .views import ViewWords, random_background, random_views, view_prompts, word_indices
 from .voxels import VoxelGrid
 
 
@@ -68,9 +68,7 @@ def optimise(
     sizes: Sequence[int],
     negative_prompt: str | None = None,
     guidance_scale: float | None = None,
-    t_start: float = 0.98,
-    t_end: float = 0.02,
-    times: Times | None = None,
+    times: Times = Anneal(),  # noqa: B008 - frozen
     density_rate: float = 0.1,
     colour_rate: float = 0.03,
     solid_weight: float = 1.0,
@@ -83,8 +81,7 @@ def optimise(
 
     resolution: voxels per axis of the finest of four levels (each half the next).
     sizes: pixels of a render, the first for the first share of the steps, and so on in equal shares.
-    t_start, t_end: the noise levels fall linearly between these fractions of the schedule, over the run's real length.
-    times: another rule for the noise level, as UniformTime(); then t_start and t_end say nothing.
+    times: the rule for the noise level; Anneal() falls linearly over the run's real length, UniformTime() is random.
     density_rate, colour_rate: Adam's learning rates, logits per step.  solid_weight: weight of opacity (1 - opacity),
     summed over pixels; it grows linearly from 0 over the run, so that a body may form in fog and must end solid.
     view_words: None = the model's own.
@@ -106,7 +103,7 @@ def optimise(
 
     def produce(step: int) -> Tensor:
         azimuth, elevation = random_views(views_per_step, generator, spread=True)
-        denoiser.look([words.index(view_word(a, e)) for a, e in zip(azimuth.tolist(), elevation.tolist(), strict=True)])
+        denoiser.look(word_indices(words, view_word, azimuth, elevation))
         background = random_background(views_per_step, generator).to(guidance.device)
         if isinstance(grid, LatentGrid):
             background = grid.colours.latents(background)
@@ -122,7 +119,6 @@ def optimise(
     def penalty(step: int) -> Tensor:
         return solid_weight * step / steps * half_transparent(picture[0].opacity)
 
-    times = times or Anneal(t_start, t_end)
     for record in distill(produce, denoiser, objective, adam, steps, times, generator, penalty, done):
         seen = picture[0]
         if isinstance(grid, LatentGrid):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +75,13 @@ class ViewWords:
             raise ValueError(
                 f'"{text}" are no view words: write "front:0, side:90, back:180, side:270; overhead:60", word:degrees'
             ) from error
+
+
+def word_indices(
+    words: Sequence[str], view_word: Callable[[float, float], str], azimuth: Tensor, elevation: Tensor
+) -> list[int]:
+    """The place in `words` of each view's word; azimuth and elevation (B,) in degrees."""
+    return [words.index(view_word(a, e)) for a, e in zip(azimuth.tolist(), elevation.tolist(), strict=True)]
 
 
 def view_prompts(prompt: str, words: Sequence[str]) -> list[str]:

@@ -44,13 +44,22 @@ class Judge(nn.Module):
 
         Names in the order of KINDS, COLOURS and captions.VIEWS.  Other sizes than 48 x 48 are resized.
         """
+        parts = self(self._sized(pictures)).split([len(names) for names in HEADS.values()], 1)
+        return {head: part.softmax(1) for head, part in zip(HEADS, parts, strict=True)}
+
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """Unit vectors (B, 1152) of pictures as `judge` wants them: the last hidden layer."""
+        return F.normalize(self.body(self._sized(pictures) * 2 - 1), dim=1)
+
+    def _sized(self, pictures: Tensor) -> Tensor:
+        """(B, H, W, 3) -> (B, 3, 48, 48)."""
         if pictures.dim() != 4 or pictures.shape[-1] != 3:
             raise ValueError(f"the judge wants pictures (B, H, W, 3), got {tuple(pictures.shape)}")
         x = pictures.permute(0, 3, 1, 2).float()
         if x.shape[-2:] != (48, 48):
             x = F.interpolate(x, (48, 48), mode="bilinear", antialias=True)
-        parts = self(x).split([len(names) for names in HEADS.values()], 1)
-        return {head: part.softmax(1) for head, part in zip(HEADS, parts, strict=True)}
+        return x
 
 
 def load_judge() -> Judge:

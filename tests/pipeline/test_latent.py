@@ -22,6 +22,7 @@ from jsdsd.toybox.scenes import Toy, true_grid
 
 sys.path.insert(0, str(Path(__file__).parent))  # the miniature lies beside this file
 import miniature
+from slopes import slopes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK: dict[str, Any] = {"steps": 3, "resolution": 16, "views_per_step": 2, "progress": False, "latent": True}
@@ -110,16 +111,8 @@ def test_the_gradient_to_the_grid_is_the_finite_difference() -> None:
     def loss() -> torch.Tensor:
         return (shrunk(render_fields(*grid.fields(), orbit([30.0], dtype=F64), 24, 0.3).rgb, 6) * weight).sum()
 
-    loss().backward()
-    along = [torch.randn(p.shape, generator=generator, dtype=F64) for p in grid.parameters()]
-    slope = sum(float((p.grad * d).sum()) for p, d in zip(grid.parameters(), along, strict=True) if p.grad is not None)
-    values, h = [], 1e-5
-    with torch.no_grad():
-        for sign in (1, -2):
-            for p, d in zip(grid.parameters(), along, strict=True):
-                p += sign * h * d
-            values.append(float(loss()))
-    assert slope == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-6)
+    slope, difference = slopes(grid, loss, generator)
+    assert slope == pytest.approx(difference, rel=1e-6)
 
 
 def test_it_begins_as_the_grey_blob(colours: LinearColours) -> None:

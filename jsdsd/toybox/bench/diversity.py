@@ -43,14 +43,6 @@ def votes(p: Tensor) -> Tensor:
     return F.one_hot(p.argmax(1), p.shape[1]).double()
 
 
-@torch.no_grad()
-def features(judge: Judge, pictures: Tensor) -> Tensor:
-    """Unit vectors (B, F) of pictures (B, H, W, 3): the judge's last hidden layer, which was taught not to mind the
-    background."""
-    x = F.interpolate(pictures.permute(0, 3, 1, 2).float(), (48, 48), mode="bilinear", antialias=True)
-    return F.normalize(judge.body(x * 2 - 1), dim=1)
-
-
 def pairwise(seen: Tensor) -> float:
     """Mean cosine distance between S assets, view by view: features (S, V, F) -> 0 ... 2.  NaN for fewer than two."""
     if len(seen) < 2:
@@ -60,9 +52,9 @@ def pairwise(seen: Tensor) -> float:
 
 def asset_features(judge: Judge, grids: Sequence[VoxelGrid]) -> Tensor:
     """(S, 8, F): the eight views from around of each asset."""
-    return torch.stack([features(judge, eight_views(grid)[0]) for grid in grids])
+    return torch.stack([judge.features(eight_views(grid)[0]) for grid in grids])
 
 
 def picture_features(judge: Judge, pictures: Tensor) -> Tensor:
     """(M, 8, F) of the prior's pictures (W, M, H, W, 3), whose first eight words are those of the eight views."""
-    return torch.stack([features(judge, some) for some in pictures[:8]], 1)
+    return torch.stack([judge.features(some) for some in pictures[:8]], 1)

@@ -20,7 +20,7 @@ from ...pipeline.cameras import orbit
 from ...pipeline.guidance import Guidance, ViewDenoiser
 from ...pipeline.optimise import adam_for, half_transparent, start
 from ...pipeline.renderer import Render, render
-from ...pipeline.views import random_background, random_views, view_prompts
+from ...pipeline.views import random_background, random_views, view_prompts, word_indices
 from ...pipeline.voxels import VoxelGrid
 
 
@@ -97,15 +97,14 @@ def optimise_jointly(
     """
     generator = torch.Generator().manual_seed(seeds[0])
     grids = [start(resolution, generator if i == 0 else torch.Generator().manual_seed(s)) for i, s in enumerate(seeds)]
-    words = guidance.all_views()[0]
+    words, view_word = guidance.all_views()
     denoiser = ViewDenoiser(guidance, guidance.encode_prompts(view_prompts(prompt, words)), guidance_scale)
     objective = PerView(ensembles)
     picture: list[Render] = []
 
     def produce(step: int) -> Tensor:
         azimuth, elevation = random_views(views_per_step, generator, spread=True)
-        pairs = zip(azimuth.tolist(), elevation.tolist(), strict=True)
-        objective.look([words.index(guidance.view_word(*pair)) for pair in pairs])
+        objective.look(word_indices(words, view_word, azimuth, elevation))
         background = random_background(views_per_step, generator)
         picture[:] = [render(grid, orbit(azimuth, elevation), size, background) for grid in grids]
         if min(float(one.opacity.detach().amax()) for one in picture) < 0.01:

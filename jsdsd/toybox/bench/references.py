@@ -26,10 +26,15 @@ ROWS = 32  # of them that become rows of the results: four of each of the eight 
 DDIM_STEPS = 25
 
 
+def pictures_of(prompt: str, guidance_scale: float, folder: Path) -> Path:
+    """Where `prior_pictures` keeps them."""
+    return folder / f"{slug(prompt)}_guidance{guidance_scale:g}.safetensors"
+
+
 def prior_pictures(guidance: Guidance, prompt: Prompt, guidance_scale: float, folder: Path) -> Tensor:
     """(W, SAMPLES, 48, 48, 3) in [0, 1]: the prior's pictures for each of its view words, by 25 DDIM steps at the same
     guidance scale; kept in `folder`."""
-    path = folder / f"{slug(prompt.text)}_guidance{guidance_scale:g}.safetensors"
+    path = pictures_of(prompt.text, guidance_scale, folder)
     if not path.exists():
         prompts = [text for text in view_prompts(prompt.text, guidance.all_views()[0]) for _ in range(SAMPLES)]
         pictures = sample(guidance, prompts, steps=DDIM_STEPS, guidance_scale=guidance_scale)

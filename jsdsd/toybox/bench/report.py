@@ -18,6 +18,7 @@ from .diversity import asset_features, open_heads, pairwise, picture_features, p
 from .figures import figures
 from .jobs import COLUMNS, Row, asset_of
 from .prompts import PROMPTS
+from .references import pictures_of
 from .runs import read_rows
 from .settings import REFERENCES, SETTINGS
 from .statistics import bootstrap, divergence_to, entropy, perfect_divergence
@@ -105,7 +106,7 @@ def diversity_table(rows: Sequence[Row], out: Path) -> str:
 
 def _distance(judge: Judge, rows: Sequence[Row], out: Path) -> str:
     places = [asset_of(row, out) for row in rows]
-    pictures = out / "pictures" / f"{places[0].parent.name}_guidance{rows[0]['guidance_scale']}.safetensors"
+    pictures = pictures_of(rows[0]["prompt"], float(rows[0]["guidance_scale"]), out / "pictures")
     if not pictures.exists() or not all(place.exists() for place in places):
         return "-"
     own = load_file(pictures)["pictures"].float() / 255
