@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
         JensenShannon,
         ReverseKL,
         Schedule,
+        Seeded,
         SkewJS,
         SoftenedReverseKL,
         SquaredHellinger,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
 
 __all__ = [
     "JSD", "SDI", "SDS", "Asset", "Camera", "Ensemble", "ForwardKL", "Jeffreys", "JensenShannon", "Render",
-    "ReverseKL", "Schedule", "SkewJS", "SoftenedReverseKL", "SquaredHellinger", "VoxelGrid", "__version__",
+    "ReverseKL", "Schedule", "Seeded", "SkewJS", "SoftenedReverseKL", "SquaredHellinger", "VoxelGrid", "__version__",
     "generate", "look_at", "objectives", "orbit", "pipeline", "render", "sandbox", "toybox",
 ]  # fmt: skip
 
@@ -48,7 +49,7 @@ _HOME = {
     "Camera": "pipeline.cameras", "look_at": "pipeline.cameras", "orbit": "pipeline.cameras",
     "Render": "pipeline.renderer", "render": "pipeline.renderer",
     "VoxelGrid": "pipeline.voxels",
-    "SDS": "objectives", "SDI": "objectives", "JSD": "objectives", "Ensemble": "objectives",
+    "SDS": "objectives", "SDI": "objectives", "JSD": "objectives", "Ensemble": "objectives", "Seeded": "objectives",
     "Schedule": "objectives",
     "ReverseKL": "objectives", "ForwardKL": "objectives", "JensenShannon": "objectives", "SkewJS": "objectives",
     "SoftenedReverseKL": "objectives", "SquaredHellinger": "objectives", "Jeffreys": "objectives",

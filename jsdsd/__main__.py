@@ -54,8 +54,9 @@ def parser() -> argparse.ArgumentParser:
     add = p.add_argument
     add("-o", "--output", metavar="DIR", type=Path, default=Path("out"), help="folder for the files (default: out)")
     add("--model", default="toybox", help='"toybox", "sdxl", a hub id, a folder or a .safetensors file')
-    objectives = ("jsd", "sdi", "sds")
-    add("--objective", default="jsd", type=str.lower, choices=objectives, help="jsd, sdi or sds (default: jsd)")
+    objectives = ("seeded", "jsd", "sdi", "sds")
+    says = "seeded, jsd, sdi or sds (default: seeded for the toybox, else jsd)"
+    add("--objective", type=str.lower, choices=objectives, help=says)
     add("--seed", type=int, default=0, help="same seed and machine, same object (default: 0)")
     add("--steps", type=int, metavar="N", help="optimiser steps (default: depends on model and objective)")
     add("--num-assets", type=int, default=1, metavar="N", help="objects, seeds SEED, SEED+1, ... (default: 1)")

@@ -36,6 +36,7 @@ from .log_odds import (
     particle_mixture,
     saturating_weight,
 )
+from .seeded import OwnNoise, Seeded, ddim_sketch
 
 __all__ = [
     "DIVERGENCES",
@@ -56,14 +57,17 @@ __all__ = [
     "JensenShannon",
     "LearnedLogOdds",
     "Objective",
+    "OwnNoise",
     "ReverseKL",
     "Schedule",
+    "Seeded",
     "SkewJS",
     "SoftenedReverseKL",
     "SquaredHellinger",
     "UniformTime",
     "calibration_curve",
     "ddim_invert",
+    "ddim_sketch",
     "discriminator",
     "distill",
     "guide",

@@ -18,6 +18,8 @@ from .renderer import Render, render_fields
 from .views import ViewWords, random_background, random_views, view_prompts, word_indices
 from .voxels import VoxelGrid
 
+OWN_NOISE = 2**32  # added to an asset's seed for the noise that is its own
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -94,9 +96,11 @@ def optimise(
     grid = (LatentGrid(blob, fit_linear_colours(guidance)) if latent else blob).to(guidance.device)
     words, view_word = guidance.all_views(view_words)
     embeddings = guidance.encode_prompts(view_prompts(prompt, words), negative_prompt)
-    denoiser = ViewDenoiser(guidance, embeddings, guidance_scale)
+    # its own stream of random numbers, so that a resumed run draws it again and other objectives never notice
+    noise = torch.randn(1, *guidance.latent_shape, generator=torch.Generator().manual_seed(seed + OWN_NOISE))
+    denoiser = ViewDenoiser(guidance, embeddings, guidance_scale, noise)
     if perp_neg:
-        denoiser = PerpNegDenoiser(guidance, embeddings, guidance_scale, words, view_word, perp_neg)
+        denoiser = PerpNegDenoiser(guidance, embeddings, guidance_scale, words, view_word, perp_neg, noise)
     adam = adam_for([grid], density_rate, colour_rate)
     picture: list[Render] = []
     done = resume.restore(grid, adam, generator) if resume else 0

@@ -147,7 +147,7 @@ def assets(
     out: Path,
     kinds: Sequence[str],
     seeds: Sequence[int],
-    objective: str = "jsd",
+    objective: str | None = None,
     steps: int | None = None,
     latent: bool | None = None,
 ) -> list[Measured]:
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"))
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--objective", default="jsd")
+    parser.add_argument("--objective", help="default: that of generate")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--latent", action="store_true", help="a grid of latents, without the VAE (docs/gpu.md)")
     options = parser.parse_args()

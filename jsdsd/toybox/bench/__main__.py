@@ -18,8 +18,8 @@ from .report import write
 from .runs import run
 from .settings import COMPARED, REFERENCES, SETTINGS
 
-DEFAULT = (*COMPARED, *REFERENCES)
-QUICK = ("sds_100", "jsd_k1", "ensemble_jsd_100", *REFERENCES)
+DEFAULT = (*COMPARED, "seeded", *REFERENCES)
+QUICK = ("sds_100", "jsd_k1", "seeded", "ensemble_jsd_100", *REFERENCES)
 
 
 def main() -> None:

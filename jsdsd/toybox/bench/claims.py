@@ -23,7 +23,7 @@ BASELINES = {
     "calls": ("sds_400", "sds_random_400"),
     "steps": ("sds_100", "sds_random_100"),
 }
-CANDIDATES = ("jsd_k1", "jsd_k0.3", "jsd_k3", "jsd_official", "jsd_one_noise", "ensemble_jsd_100", "ensemble_jsd_400")
+CANDIDATES = ("jsd_official", "jsd_k1", "jsd_k0.3", "jsd_k3", "seeded", "ensemble_jsd_100", "ensemble_jsd_400")
 
 
 @dataclass(frozen=True)

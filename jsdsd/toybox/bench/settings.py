@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...objectives import JSD, SDI, SDS, Anneal, Ensemble, JensenShannon, Objective, ReverseKL, UniformTime
+from ...objectives import JSD, SDI, SDS, Anneal, Ensemble, JensenShannon, Objective, ReverseKL, Seeded, UniformTime
 from ...objectives.diffusion import Denoiser, Time
 from ...objectives.distillation import DistillationStep, Times, noise_like
 
@@ -102,6 +102,14 @@ _ALL = (
         "jsd_official", "JSD, 8 inversion steps, t to 0.25", lambda: JSD(inversion_steps=8), times=Anneal(end=0.25)
     ),
     Setting("jsd_50", "JSD, 50 steps", JSD, 50),
+    Setting("jsd_plain", "JSD, inversion at guidance 1", lambda: JSD(inversion_guidance_scale=1.0)),
+    Setting(
+        "jsd_plain_1",
+        "JSD, 1 inversion step at guidance 1",
+        lambda: JSD(inversion_steps=1, inversion_guidance_scale=1.0),
+    ),
+    Setting("seeded_sds", "seeded SDS, 100 steps", lambda: Seeded(SDS())),
+    Setting("seeded", "seeded JSD, the default of generate", Seeded),
     Setting("sds_one_noise", "SDS, one noise per asset, 100 steps", lambda: FixedNoise(SDS())),
     Setting("jsd_one_noise", "JSD, one noise per asset", lambda: FixedNoise(JSD())),
     Setting("own_noise_first", "SDS with one noise per asset, then JSD, 100 steps", OwnNoiseFirst),
