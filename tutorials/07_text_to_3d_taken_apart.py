@@ -35,7 +35,7 @@ SEED = 0  # of every run
 RESOLUTION = 16 if FAST else 40  # voxels per axis
 VIEWS = 2 if FAST else 4  # renders per step
 UNET_CALLS = 8 if FAST else 240  # per run, when objectives are compared
-JANUS_STEPS = 2 if FAST else 100  # of the JSD recipe, for the last section; 100 is the default
+JANUS_STEPS = 2 if FAST else 100  # of the JSD recipe, for the last section; 100 is generate's default
 LOOP_STEPS = 3  # of the loop that is compared with the library's
 SCALES = (0.0, 1.0, 3.0, 7.5)  # guidance scales, 1 = none
 AROUND = (0, 90, 180, 270)  # degrees: the sides that are shown, the front first
@@ -194,7 +194,7 @@ def my_optimise(objective, steps):
 
 common = dict(model=guidance, seed=SEED, views_per_step=VIEWS, resolution=RESOLUTION, progress=False)
 mine = my_optimise(jsdsd.JSD(), LOOP_STEPS)
-theirs = jsdsd.generate(PROMPT, steps=LOOP_STEPS, **common)  # objective="jsd" is the default
+theirs = jsdsd.generate(PROMPT, objective="jsd", steps=LOOP_STEPS, **common)
 gap = max(float((a - b).abs().max()) for a, b in zip(mine.levels, theirs.grid.levels, strict=True))
 print(f"largest difference between the two grids after {LOOP_STEPS} steps: {gap:.1e}")
 assert gap < 1e-4
@@ -277,7 +277,7 @@ assert (guidance.encode_prompts(view_prompts(TWO_SIDED, words)).vectors.diff(dim
 
 cars = {"true": jsdsd.Asset(true_grid(Toy("car", "blue")), TWO_SIDED)}
 for name, prompt in (("view words", TWO_SIDED), ("front from everywhere", on_order)):
-    cars[name] = jsdsd.generate(prompt, steps=JANUS_STEPS, **common)
+    cars[name] = jsdsd.generate(prompt, objective="jsd", steps=JANUS_STEPS, **common)
 fig, axes = plt.subplots(3, 4, figsize=(9, 6.8))
 for row, (name, car) in zip(axes, cars.items(), strict=True):
     views = [car.render(azimuth, size=96) for azimuth in AROUND]
@@ -287,7 +287,8 @@ for row, (name, car) in zip(axes, cars.items(), strict=True):
 # %% [markdown]
 # ## What was left out
 #
-# - **The default run**: `generate` takes 100 steps of JSD with 4 views; its record is in `asset.history`.
+# - **The default run**: 100 steps with 4 views of `Seeded()`, which begins with a sketch of the seed's own noise, so
+#   that seeds differ, and goes on with JSD; its record is in `asset.history`.
 # - **Exporting.** `asset.save("mushroom.glb")` and seven other formats; `asset` in a notebook cell shows the object
 #   itself.
 # - **Choosing among objectives.** A fair comparison needs many prompts and seeds: see the results pages.

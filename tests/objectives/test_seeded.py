@@ -1,4 +1,4 @@
-"""The ODE path against diffusers and a closed form; the objective against its two parts."""
+"""The sketch against diffusers and a closed form; the objective against its two parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jsdsd.objectives import JSD, SDS, Anneal, OdePath, OwnNoise, Schedule, Seeded
+from jsdsd.objectives import JSD, SDS, Anneal, OwnNoise, Schedule, Seeded, ddim_sketch
 from jsdsd.sandbox import fit_particles, mode_divergence, off_centre
 
 SCHEDULE = Schedule.scaled_linear()
@@ -22,17 +22,17 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_path_is_diffusers_ddim(random_denoiser: type) -> None:
-    denoiser, eps = random_denoiser(1), noise(2, 3)
-    path = OdePath(denoiser.predict_eps, SCHEDULE, eps, steps=27)
+@pytest.mark.parametrize("level", [999, 962, 999 - 13 * 37, 37])
+def test_the_sketch_is_diffusers_ddim(random_denoiser: type, level: int) -> None:
+    denoiser, x = random_denoiser(1), noise(2, 3)
+    sketch = ddim_sketch(denoiser.predict_eps, SCHEDULE, x, level, steps=27)
+    calls, denoiser.calls = denoiser.calls, 0
     ddim = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
     ddim.set_timesteps(27)  # steps of 1000 // 27 = 37 = 999 / 27
-    x = eps
-    for level in range(999, 0, -37):
-        t, x_t, eps_hat = path.at(level)
-        assert t == level and torch.allclose(x_t, x, atol=1e-5) and torch.equal(eps_hat, denoiser.predict_eps(x_t, t))
-        x = ddim.step(denoiser.predict_eps(x, level), level, x).prev_sample
-    assert len(path.points) == 27 == len(path.levels)
+    for t in range(999, level, -37):
+        x = ddim.step(denoiser.predict_eps(x, t), t, x).prev_sample
+    assert sketch.t == level and torch.allclose(sketch.x_t, x, atol=1e-5)
+    assert torch.equal(sketch.eps_hat, denoiser.predict_eps(sketch.x_t, level)) and calls == denoiser.calls
 
 
 def test_the_path_of_a_gaussian_carries_quantiles(gaussian_denoiser: type) -> None:
@@ -40,76 +40,60 @@ def test_the_path_of_a_gaussian_carries_quantiles(gaussian_denoiser: type) -> No
     order in its step."""
     denoiser, eps, errors = gaussian_denoiser(1.0, 0.5), noise(5, 2), []
     for steps in (333, 999):
-        path, ends = OdePath(denoiser.predict_eps, SCHEDULE, eps, steps), []
+        ends = []
         for t in (999, 99):
-            level, x_t, _ = path.at(t)
-            alpha, sigma = SCHEDULE.levels(level, x_t)
+            _, x_t, _ = ddim_sketch(denoiser.predict_eps, SCHEDULE, eps, t, steps)
+            alpha, sigma = SCHEDULE.levels(t, x_t)
             ends.append((x_t - alpha * 1.0) / (alpha**2 * 0.25 + sigma**2) ** 0.5)
         errors.append(float((ends[1] - ends[0]).abs().max()))
     assert errors[1] < 0.003 and 2.7 < errors[0] / errors[1] < 3.3
 
 
-@given(st.integers(0, 10**6), st.integers(1, 40), st.lists(st.integers(0, 999), min_size=1, max_size=4))
-def test_a_path_is_walked_once_and_does_not_mind_the_order(
-    random_denoiser: type, seed: int, steps: int, asked: list[int]
-) -> None:
-    denoiser = random_denoiser(seed)
-    path = OdePath(denoiser.predict_eps, SCHEDULE, noise(2, 2, seed=seed), steps)
-    for t in asked:
-        level, x_t, eps_hat = path.at(t)
-        assert level == min(it for it in path.levels if it >= t) and level <= t + 999 / steps + 1
-        fresh = OdePath(denoiser.predict_eps, SCHEDULE, noise(2, 2, seed=seed), steps).at(t)
-        assert torch.equal(x_t, fresh.x_t) and torch.equal(eps_hat, fresh.eps_hat)
-    own = len(path.points)
-    assert own == sum(level >= min(asked) for level in path.levels[: own + 1])
-
-
-@given(st.integers(0, 10**6), st.integers(0, 999), st.floats(0, 1))
-@example(0, 0, 1e-169)  # compared in float32, it was 0
-def test_above_it_pulls_to_the_path_and_below_it_is_the_other(
-    random_denoiser: type, seed: int, t: int, until: float
+@given(st.integers(0, 10**6), st.integers(0, 999), st.floats(0, 1), st.floats(0, 1))
+@example(0, 0, 1e-169, 0.5)  # compared in float32, it was 0
+@example(0, 999, 1.0, 1.0)
+def test_above_it_pulls_to_the_sketch_and_below_it_is_the_other(
+    random_denoiser: type, seed: int, t: int, until: float, depth: float
 ) -> None:
     plain = random_denoiser(seed)
-    denoiser = OwnNoise(plain, noise(3, 2, seed=seed))
-    x0 = noise(3, 2, seed=seed + 1)
-    record = Seeded(JSD(), until).gradient(denoiser, x0, t, generator(seed))
+    denoiser, x0 = OwnNoise(plain, noise(3, 2, seed=seed)), noise(3, 2, seed=seed + 1)
+    record = Seeded(JSD(), until, depth).gradient(denoiser, x0, t, generator(seed))
+    assert record.unet_calls == plain.calls
     if t < until * 1000:
         assert torch.equal(record.grad, JSD().gradient(denoiser, x0, t, generator(seed)).grad)
-        assert record.unet_calls == 4
         return
-    assert record.unet_calls == plain.calls
-    (level, x_t, eps_hat), again = denoiser.path_at(t)
+    level = round(999 * depth)
+    x_t, eps_hat = ddim_sketch(plain.predict_eps, SCHEDULE, noise(3, 2, seed=seed), level)[1:]
     alpha, sigma = SCHEDULE.levels(level, x0)
     x1 = (x_t - sigma * eps_hat) / alpha
-    assert record.t == level and again == 0 and plain.calls == record.unet_calls
-    assert torch.allclose(record.grad, alpha / sigma * (x0 - x1), rtol=1e-9, atol=1e-9)
-    assert torch.allclose(record.targets[0], x1) and torch.equal(record.x_t, x_t)
+    assert record.t == level and torch.allclose(record.grad, alpha / sigma * (x0 - x1), rtol=1e-9, atol=1e-9)
+    assert torch.equal(record.targets[0], x1) and torch.equal(record.x_t, x_t)
+    again = Seeded(JSD(), until, depth).gradient(denoiser, x0, t)
+    assert torch.equal(again.grad, record.grad) and again.unet_calls == 0
 
 
-def test_every_particle_goes_to_the_sample_of_its_noise() -> None:
-    """off_centre: the ODE's own samples are the target's; SDS alone sends all particles to one mode."""
-    target = off_centre()
-    denoiser = OwnNoise(target, noise(128, 2).float())
-    alone = fit_particles(target, SDS(), 128, 400, times=Anneal())
-    first = fit_particles(denoiser, Seeded(SDS(), 0.2), 128, 400, times=Anneal())
-    assert mode_divergence(alone, target) > 0.25 and mode_divergence(first, target) < 0.02
-    path = OdePath(target.predict_eps, target.schedule, noise(128, 2).float(), 24)
-    t, x_t, eps_hat = path.at(200)
-    assert (first - target.schedule.x0_from_eps(x_t, eps_hat, t)).norm(dim=1).median() < 1
+def test_every_particle_begins_at_the_sample_of_its_noise() -> None:
+    """off_centre: the ODE's own samples lie in all modes; SDS alone sends all particles to the one in the middle."""
+    target, found = off_centre(), {}
+    for name, objective in (("alone", SDS()), ("seeded", Seeded(SDS(), until=0.3, depth=0.2))):
+        denoiser = OwnNoise(target, noise(128, 2).float())
+        found[name] = fit_particles(denoiser, objective, 128, 400, times=Anneal())
+    assert mode_divergence(found["alone"], target) > 0.25 and mode_divergence(found["seeded"], target) < 0.02
 
 
 def test_what_cannot_work_is_refused_in_words(random_denoiser: type) -> None:
     denoiser, x0 = random_denoiser(0), noise(2, 2)
-    with pytest.raises(TypeError, match="OwnNoise"):
-        Seeded().gradient(denoiser, x0, 900)
-    with pytest.raises(TypeError, match="must be an int"):
-        Seeded().gradient(OwnNoise(denoiser, x0), x0, torch.tensor([900, 900]))
-    with pytest.raises(ValueError, match="until"):
-        Seeded(until=1.5)
+    for t in (900, torch.tensor([900, 950])):
+        with pytest.raises(TypeError, match="OwnNoise"):
+            Seeded().gradient(denoiser, x0, t)
+    for wrong in ({"until": 1.5}, {"depth": -0.1}):
+        with pytest.raises(ValueError, match="fractions"):
+            Seeded(**wrong)
     with pytest.raises(TypeError, match="object like"):
         Seeded(JSD)  # type: ignore[arg-type]
-    for steps in (0, 1000):
-        with pytest.raises(ValueError, match="steps must lie"):
-            OdePath(denoiser.predict_eps, SCHEDULE, x0, steps)
     with pytest.raises(ValueError, match="t must lie"):
-        OdePath(denoiser.predict_eps, SCHEDULE, x0).at(1000)
+        ddim_sketch(denoiser.predict_eps, SCHEDULE, x0, 1000)
+    with pytest.raises(ValueError, match="steps"):
+        ddim_sketch(denoiser.predict_eps, SCHEDULE, x0, 500, steps=0)
+    with pytest.raises(FloatingPointError):
+        Seeded().gradient(OwnNoise(denoiser, x0), x0 * float("nan"), 900)

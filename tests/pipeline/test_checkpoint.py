@@ -52,7 +52,7 @@ def stop_after(steps: int) -> Any:
     return callback
 
 
-@pytest.mark.parametrize("objective", ["sds", "sdi", "jsd"])
+@pytest.mark.parametrize("objective", ["sds", "sdi", "jsd", "seeded"])
 def test_a_run_stopped_anywhere_ends_in_the_same_bytes(guidance: Guidance, tmp_path: Path, objective: str) -> None:
     whole = made(guidance, objective=objective)
     for steps in range(QUICK["steps"]):

@@ -56,6 +56,7 @@ def test_the_device_computes_and_refuses_as_a_gpu_does() -> None:
     "run",
     [
         {"objective": "jsd"},
+        {"objective": "seeded"},
         {"objective": "sdi", "negative_prompt": "a blue mug"},
         {"objective": "sds", "guidance_scale": 1.0},
         {"perp_neg": 1.0},

@@ -28,7 +28,7 @@ def one(prompt: str = "a red mushroom", **settings: Any) -> Asset:
     return made
 
 
-@pytest.mark.parametrize("objective", ["sds", "sdi", "jsd"])
+@pytest.mark.parametrize("objective", ["sds", "sdi", "jsd", "seeded"])
 def test_same_seed_same_bytes(guidance: Guidance, objective: str, tmp_path: Path) -> None:
     first, again, other = (one(model=guidance, objective=objective, seed=s) for s in (1, 1, 2))
     for a, b, c in zip(first.grid.levels, again.grid.levels, other.grid.levels, strict=True):
@@ -54,7 +54,11 @@ def test_a_guidance_scale_of_zero_is_not_the_default(guidance: Guidance) -> None
     assert not torch.equal(zero.grid.levels[0], one(model=guidance, objective="sds").grid.levels[0])
 
 
-def test_the_counted_unet_calls_are_the_real_ones(guidance: Guidance, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("objective", "expected"), [("jsd", [4, 4, 4]), ("seeded", [13 * 5, 3, 3])])
+def test_the_counted_unet_calls_are_the_real_ones(
+    guidance: Guidance, monkeypatch: pytest.MonkeyPatch, objective: str, expected: list[int]
+) -> None:
+    """t falls .98, .5, .02: the sketch, 13 levels of 9 words by 2 views a call, then JSD with one step of inversion."""
     count = 0
     real = guidance.unet.forward
 
@@ -64,8 +68,12 @@ def test_the_counted_unet_calls_are_the_real_ones(guidance: Guidance, monkeypatc
         return real(*args, **rest)
 
     monkeypatch.setattr(guidance.unet, "forward", counted)
-    asset = one(model=guidance)
-    assert count == sum(h["unet_calls"] for h in asset.history) == 12
+    asset = one(model=guidance, objective=objective)
+    assert [h["unet_calls"] for h in asset.history] == expected and count == sum(expected)
+
+
+def test_the_default_is_seeded_on_the_toybox(guidance: Guidance) -> None:
+    assert one(model=guidance, steps=1).config["objective"] == repr(jsdsd.Seeded())
 
 
 def test_lists_and_several_assets(guidance: Guidance) -> None:
@@ -96,7 +104,7 @@ def test_an_objective_of_ones_own(guidance: Guidance) -> None:
         ({"prompt": []}, ValueError, "the prompt is empty"),
         ({"prompt": "a mushrom"}, ValueError, "did you mean mushroom"),
         ({"prompt": ["a mug", "a corgi"]}, ValueError, "corgi"),
-        ({"objective": "kl"}, ValueError, "known are sds, sdi, jsd"),
+        ({"objective": "kl"}, ValueError, "known are sds, sdi, jsd, seeded"),
         ({"objective": 3}, ValueError, "gradient method"),
         ({"steps": 0}, ValueError, "steps must be"),
         ({"steps": 2.5}, ValueError, "steps must be"),

@@ -104,6 +104,7 @@ def test_a_run_takes_words_and_perp_neg_and_counts_the_same_calls(
 
     monkeypatch.setattr(guidance.unet, "forward", counted)
     small: dict[str, Any] = {"steps": 1, "resolution": 12, "views_per_step": 2, "progress": False, "model": guidance}
+    small |= {"objective": "jsd"}
     words = ViewWords.parse("front:0, right side:90, back:180, left side:270")
     asset = jsdsd.generate("a red car", view_words=words, **small)
     assert set(batches) == {4} and asset.config["view_words"] == str(words)

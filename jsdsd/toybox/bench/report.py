@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,9 +76,10 @@ def goals_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def diversity_table(rows: Sequence[Row], out: Path) -> str:
+def diversity_table(rows: Sequence[Row], out: Path, known: dict[str, str]) -> str:
     """Ambiguous prompts down, settings inside: histogram, JSD to the truth with its interval over seeds, IV, IQ, and
-    the distance between seeds over that of the prior's pictures (- where the assets are not at hand)."""
+    the distance between seeds over that of the prior's pictures, which goes into `known` where the assets are at hand
+    and comes from there where they are not (- if from neither)."""
     judge = load_judge()
     lines = [
         "| prompt | | assets | open | votes | JSD to the truth | of perfect draws | IV | IQ | distance / prior's |"
@@ -88,7 +90,10 @@ def diversity_table(rows: Sequence[Row], out: Path) -> str:
             some = [row for row in named(rows, name) if row["prompt"] == text and not row["error"]]
             if len(some) < 2:
                 continue
-            apart = _distance(judge, some, out) if name != "prior" else "1"
+            of = ", ".join((text, name, some[0]["guidance_scale"], f"{len(some)} assets"))
+            if name != "prior" and (found := _distance(judge, some, out)):
+                known[of] = found
+            apart = known.get(of, "-") if name != "prior" else "1"
             for part, truth in open_heads(PROMPTS[text]).items():
                 p = probabilities(some, part)
                 ballot = votes(p)
@@ -104,18 +109,18 @@ def diversity_table(rows: Sequence[Row], out: Path) -> str:
     return "\n".join(lines)
 
 
-def _distance(judge: Judge, rows: Sequence[Row], out: Path) -> str:
+def _distance(judge: Judge, rows: Sequence[Row], out: Path) -> str | None:
     places = [asset_of(row, out) for row in rows]
     pictures = pictures_of(rows[0]["prompt"], float(rows[0]["guidance_scale"]), out / "pictures")
     if not pictures.exists() or not all(place.exists() for place in places):
-        return "-"
+        return None
     own = load_file(pictures)["pictures"].float() / 255
     mine = asset_features(judge, [Asset.load(place).grid for place in places])
     return f"{pairwise(mine) / pairwise(picture_features(judge, own)):.3g}"
 
 
-def content(rows: Sequence[Row], out: Path) -> str:
-    """The generated part of the page."""
+def content(rows: Sequence[Row], out: Path, known: dict[str, str]) -> str:
+    """The generated part of the page; `known` distances are used and added to."""
     hours = sum(numbers(rows, "seconds")) / 3600
     models = ", ".join(dict.fromkeys(row["model"] for row in rows))
     parts = [f"{len(rows)} rows; {hours:.1f} hours of optimisation, one thread each; U-Net {models} (SHA-256).\n"]
@@ -129,12 +134,12 @@ def content(rows: Sequence[Row], out: Path) -> str:
             parts += [f"#### {LABELS[candidate]}, against SDS\n", claims.table(candidate, found), ""]
         parts += ["#### Against the truth\n", means_table(full, FIDELITY), "", means_table(full, LOOKS), ""]
         parts += ["#### What a default has to reach, and cost\n", goals_table(full), ""]
-        parts += ["#### Ambiguous prompts\n", diversity_table(some, out), ""]
+        parts += ["#### Ambiguous prompts\n", diversity_table(some, out, known), ""]
     return "\n".join(parts)
 
 
 def write(out: Path, page: Path) -> None:
-    """The page's generated part, and rows.csv, sorted, and figures in a folder of the page's name.
+    """The page's generated part, and rows.csv, sorted, distances.json and figures in a folder of the page's name.
 
     FileNotFoundError without rows.
     """
@@ -150,8 +155,11 @@ def write(out: Path, page: Path) -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    distances = folder / "distances.json"
+    known = json.loads(distances.read_text(encoding="utf-8")) if distances.exists() else {}
     text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
     head, tail = text.split(BEGIN)[0], text.split(END)[-1]
     drawn = [f"![{words}]({folder.name}/{path.name})\n\n*{words}*\n" for path, words in figures(rows, out, folder)]
-    middle = "\n".join([content(rows, out), *drawn])
+    middle = "\n".join([content(rows, out, known), *drawn])
+    distances.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     page.write_text(f"{head}{BEGIN}\n\n{middle}\n{END}{tail}", encoding="utf-8")
