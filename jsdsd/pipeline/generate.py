@@ -17,7 +17,8 @@ from ..objectives.distillation import SDS, Objective
 from ..objectives.inversion import JSD, SDI
 from . import checkpoint as checkpoints
 from .asset import Asset, check_writable
-from .guidance import Guidance, default_device
+from .device import default_device, full_memory_in_words
+from .guidance import Guidance
 from .memory import check_memory
 from .numerics import Preset
 from .optimise import Progress, optimise
@@ -31,6 +32,7 @@ with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is t
 OBJECTIVES: dict[str, type[SDS] | type[SDI] | type[JSD]] = {"sds": SDS, "sdi": SDI, "jsd": JSD}
 
 
+@full_memory_in_words()
 def generate(
     prompt: str | list[str],
     *,
@@ -66,7 +68,7 @@ def generate(
     guidance_scale: diffusers' convention, 1 = none; default 3 for the toybox, 7.5 for SDXL.
     negative_prompt: what to move away from; None is SDXL's zero embedding.
     views_per_step: renders per step, default 4.  resolution: voxels per axis, default 40.  (For SDXL: the preset's.)
-    preset: SDXL's sizes for a GPU of 12, 16, 24 or 40 GB, or a Preset; default by the device's memory.
+    preset: SDXL's sizes for a GPU of 8, 12, 16, 24 or 40 GB, or a Preset; default by the device's memory.
     render_sizes: pixels of a render, one after the other in equal shares of the run; default the preset's.
     latent: True optimises a grid of latents without the VAE, for less memory and worse shapes (docs/gpu.md); the asset
     is an ordinary one, its colours a linear map of the latents.  Default the preset's; False for the toybox.
@@ -80,9 +82,9 @@ def generate(
     be larger than before; the noise levels still to come are then those of the longer run.
 
     Raises ValueError (bad argument or prompt), FileNotFoundError / OSError (model or checkpoint) before any work, and
-    FloatingPointError when a run breaks; ValueError too where a checkpoint is of another run.  On Ctrl-C the
-    KeyboardInterrupt carries what there is of the running asset as `.asset`; it and FloatingPointError carry the assets
-    finished before as `.finished`.
+    FloatingPointError when a run breaks, MemoryError when a GPU is full; ValueError too where a checkpoint is of
+    another run.  On Ctrl-C the KeyboardInterrupt carries what there is of the running asset as `.asset`; it and
+    FloatingPointError carry the assets finished before as `.finished`.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     chosen = _check(prompts, objective, steps, num_assets, guidance_scale, views_per_step, resolution, checkpoint)
@@ -100,7 +102,7 @@ def generate(
         model = Guidance.load(model, device=device or default_device(model), dtype=dtype, preset=preset)
     guidance = model
     for text in prompts:
-        guidance.check_prompt(text)
+        guidance.check_prompt(text, view_words)
     toy = guidance.image_size < 256  # else SDXL-sized: fewer and larger renders, more steps
     if steps is None:
         steps = (250 if isinstance(chosen, SDS) else 100) if toy else 2000
