@@ -70,9 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add("--perp-neg", type=float, default=0.0, metavar="W", help="other views' words as negatives, weight (default: 0)")
     add("--device", help="cpu, cuda, cuda:1, mps (default: the CPU for the toybox, else a GPU where there is one)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="of the U-Net (default: depends on the device)")
-    add(
-        "--memory", type=int, metavar="GB", help="SDXL's sizes for a GPU of 12, 16, 24 or 40 GB (default: the device's)"
-    )
+    add("--memory", type=int, metavar="GB", help="SDXL's sizes for a GPU of 8, 12, 16, 24 or 40 GB (default: yours)")
     add("--latent", action=argparse.BooleanOptionalAction, help="a grid of latents, no VAE: less memory, worse shapes")
     add("--layout", choices=("plain", "t3bench"), default="plain", help="where files go (docs/t3bench.md)")
     add("--method", default="jsdsd", metavar="NAME", help="of the t3bench layout: the method's name")
@@ -98,28 +96,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         rank, count, local = jobs.process()
         mine = planned(args)[rank::count]
+        for job in [job for job in mine if args.resume and job.complete(job.settings["steps"])]:
+            print(f"{job.folder}: finished, {job.settings['steps']} steps; a larger --steps adds to them")
+            mine.remove(job)
         for job in mine:
             for name in job.files:
                 if "*" not in name:
                     check_writable(job.folder / name)
         loaded: dict[tuple[object, ...], Guidance] = {}
 
-        def make(job: Job) -> Asset:
+        def load(job: Job) -> Guidance:
+            return guidance(loaded, job, args.device, local)
+
+        def make(job: Job, model: Guidance) -> Asset:
             import jsdsd
 
             running[:] = [job]
             return jsdsd.generate(
-                job.prompt, model=guidance(loaded, job, args.device, local), seed=job.seed, **job.settings,
+                job.prompt, model=model, seed=job.seed, **job.settings,
                 progress=not args.quiet and rank == 0, checkpoint=job.checkpoint, resume=not args.prompt,
             )  # type: ignore[return-value]  # fmt: skip
 
         save = jobs.save_t3bench if args.layout == "t3bench" else save_all
-        jobs.work(mine, make, save, skip_done=not args.prompt, failed=failed)
-    except (ValueError, OSError) as error:
+        jobs.work(mine, load, make, save, skip_done=not args.prompt, failed=failed)
+    except (ValueError, OSError, MemoryError) as error:
         print(f"jsdsd: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as stop:
-        return _stopped(getattr(stop, "asset", None), running[0].folder if running else args.output)
+        return _stopped(getattr(stop, "asset", None), running[0] if running else None, again=not args.prompt)
     if len(codes) > 1 or args.prompts:
         print(f"jsdsd: {len(mine) - len(codes)} of {len(mine)} done, {len(codes)} failed", file=sys.stderr)
     if count > 1:
@@ -133,7 +137,12 @@ def planned(args: argparse.Namespace) -> list[Job]:
     from .pipeline.views import ViewWords
 
     if args.resume:
-        return jobs.found_jobs(args.resume, args.steps, tuple(FILES))
+        plain, theirs = parser().parse_args(["--resume", ""]), ("resume", "steps", "device", "layout", "quiet")
+        changed = [n for n, value in vars(plain).items() if n not in theirs and getattr(args, n) != value]
+        if changed:
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+            raise ValueError(f"--resume goes on with a run as it was begun, --steps aside: leave out {given}")
+        return jobs.found_jobs(args.resume, args.steps, T3BENCH_FILES if args.layout == "t3bench" else tuple(FILES))
     if not args.prompts and not args.prompt.strip():
         raise ValueError('the prompt is empty: say what to make, as "a red mushroom"')
     if args.num_assets < 1:
@@ -161,14 +170,16 @@ def guidance(loaded: dict[tuple[object, ...], Guidance], job: Job, device: str |
     if wanted not in loaded:
         import torch
 
-        from .pipeline.guidance import Guidance, default_device
+        from .pipeline.device import default_device, full_memory_in_words
+        from .pipeline.guidance import Guidance
 
         place = device or default_device(job.model)
-        if place == "cuda":
-            place = f"cuda:{local % torch.cuda.device_count()}"
+        if place == "cuda" and (gpus := torch.cuda.device_count()):
+            place = f"cuda:{local % gpus}"
         loaded.clear()  # one at a time in memory
         dtype = getattr(torch, job.dtype) if job.dtype else None
-        loaded[wanted] = Guidance.load(job.model, device=place, dtype=dtype, preset=job.memory_gb)
+        with full_memory_in_words():
+            loaded[wanted] = Guidance.load(job.model, device=place, dtype=dtype, preset=job.memory_gb)
     return loaded[wanted]
 
 
@@ -188,11 +199,15 @@ def save_all(asset: Asset, folder: Path) -> None:
         print(f"  {folder / name!s:{width}}  {use}")
 
 
-def _stopped(asset: Asset | None, folder: Path) -> int:
-    if asset is None:
+def _stopped(asset: Asset | None, job: Job | None, again: bool) -> int:
+    """again: the same command goes on, so there is nothing to save besides the checkpoint."""
+    if asset is None or job is None:
         print("\nStopped before there was anything to save.", file=sys.stderr)
         return INTERRUPTED
-    steps = len(asset.history)
+    steps, folder = len(asset.history), job.folder
+    if again:
+        print(f"\nStopped after {steps} steps of {folder}. The same command goes on.", file=sys.stderr)
+        return INTERRUPTED
     print(f"\nStopped after {steps} steps. Saving what there is (Ctrl-C again to leave it) ...", file=sys.stderr)
     try:
         save_all(asset, folder)
@@ -202,6 +217,8 @@ def _stopped(asset: Asset | None, folder: Path) -> int:
         print(f"jsdsd: could not save: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("Left.", file=sys.stderr)
+    if job.checkpoint.exists():
+        print(f"To go on: python -m jsdsd --resume {folder}", file=sys.stderr)
     return INTERRUPTED
 
 

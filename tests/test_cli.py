@@ -129,8 +129,12 @@ def test_ctrl_c_saves_what_there_is(stand: Stand, capsys: pytest.CaptureFixture[
     stand.error = KeyboardInterrupt()
     stand.error.asset = small_asset("half a ball")  # type: ignore[attr-defined]
     assert main(["half a ball"]) == INTERRUPTED
-    assert "Stopped after 1 steps" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Stopped after 1 steps" in said and "--resume" not in said  # there is no checkpoint yet
     assert Asset.load("out/asset.safetensors").prompt == "half a ball"
+    Path("out/checkpoint.safetensors").touch()
+    assert main(["half a ball"]) == INTERRUPTED
+    assert "To go on: python -m jsdsd --resume out" in capsys.readouterr().err
     assert Path("out/views.png").exists()
 
 
@@ -150,6 +154,12 @@ def test_ctrl_c_before_the_first_step(stand: Stand, capsys: pytest.CaptureFixtur
     stand.error = KeyboardInterrupt()
     assert main(["a ball"]) == INTERRUPTED
     assert "before there was anything" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cuda:99", "tpu"):
+        assert main(["a ball", "--device", name, "-o", str(tmp_path)]) == BAD_INPUT
+        assert name in (said := capsys.readouterr().err) and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["  "], ["a ball", "--num-assets", "0"]])
@@ -194,6 +204,9 @@ def test_each_process_of_a_machine_takes_its_own_gpu(stand: Stand, monkeypatch: 
     assert main(["--prompts", "list.txt", "--model", "sdxl"]) == 0
     assert stand.arguments["model"] == ("sdxl", {"device": "cuda:2", "dtype": None, "preset": None})
     assert stand.prompt == "a ball of kind 6" and stand.arguments["resume"] and not stand.arguments["progress"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # where there is none, `Guidance.load` says so
+    assert main(["--prompts", "list.txt", "--model", "sdxl", "-o", "none", "--device", "cuda"]) == 0
+    assert stand.arguments["model"][1]["device"] == "cuda"
     assert main(["--prompts", "list.txt", "--model", "toybox", "-o", "toys"]) == 0
     assert stand.arguments["model"][1]["device"] == "cpu"
 

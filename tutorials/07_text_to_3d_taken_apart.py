@@ -24,7 +24,8 @@ import torch
 
 import jsdsd
 from jsdsd.objectives import Anneal, surrogate_loss
-from jsdsd.pipeline.guidance import Guidance, ViewDenoiser
+from jsdsd.pipeline.guidance import Guidance
+from jsdsd.pipeline.view_denoiser import ViewDenoiser
 from jsdsd.pipeline.views import random_background, random_views, view_prompts
 from jsdsd.toybox import Toy, true_grid
 

@@ -18,7 +18,8 @@ from ..objectives.inversion import JSD, SDI
 from ..objectives.seeded import Seeded
 from . import checkpoint as checkpoints
 from .asset import Asset, check_writable
-from .guidance import Guidance, default_device
+from .device import default_device, full_memory_in_words
+from .guidance import Guidance
 from .memory import check_memory
 from .numerics import Preset
 from .optimise import Progress, optimise
@@ -37,6 +38,7 @@ OBJECTIVES: dict[str, type[SDS] | type[SDI] | type[JSD] | type[Seeded]] = {
 }
 
 
+@full_memory_in_words()
 def generate(
     prompt: str | list[str],
     *,
@@ -74,7 +76,7 @@ def generate(
     guidance_scale: diffusers' convention, 1 = none; default 3 for the toybox, 7.5 for SDXL.
     negative_prompt: what to move away from; None is SDXL's zero embedding.
     views_per_step: renders per step, default 4.  resolution: voxels per axis, default 40.  (For SDXL: the preset's.)
-    preset: SDXL's sizes for a GPU of 12, 16, 24 or 40 GB, or a Preset; default by the device's memory.
+    preset: SDXL's sizes for a GPU of 8, 12, 16, 24 or 40 GB, or a Preset; default by the device's memory.
     render_sizes: pixels of a render, one after the other in equal shares of the run; default the preset's.
     latent: True optimises a grid of latents without the VAE, for less memory and worse shapes (docs/gpu.md); the asset
     is an ordinary one, its colours a linear map of the latents.  Default the preset's; False for the toybox.
@@ -88,9 +90,9 @@ def generate(
     be larger than before; the noise levels still to come are then those of the longer run.
 
     Raises ValueError (bad argument or prompt), FileNotFoundError / OSError (model or checkpoint) before any work, and
-    FloatingPointError when a run breaks; ValueError too where a checkpoint is of another run.  On Ctrl-C the
-    KeyboardInterrupt carries what there is of the running asset as `.asset`; it and FloatingPointError carry the assets
-    finished before as `.finished`.
+    FloatingPointError when a run breaks, MemoryError when a GPU is full; ValueError too where a checkpoint is of
+    another run.  On Ctrl-C the KeyboardInterrupt carries what there is of the running asset as `.asset`; it and
+    FloatingPointError carry the assets finished before as `.finished`.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     chosen = _check(prompts, objective, steps, num_assets, guidance_scale, views_per_step, resolution, checkpoint)
@@ -108,7 +110,7 @@ def generate(
         model = Guidance.load(model, device=device or default_device(model), dtype=dtype, preset=preset)
     guidance = model
     for text in prompts:
-        guidance.check_prompt(text)
+        guidance.check_prompt(text, view_words)
     toy = guidance.image_size < 256  # else SDXL-sized: fewer and larger renders, more steps
     chosen = chosen or (Seeded() if toy else JSD())
     if steps is None:

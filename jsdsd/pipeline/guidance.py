@@ -7,7 +7,8 @@ predictions without one.  The calling order is that of diffusers' StableDiffusio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..objectives.diffusion import Schedule, guide
-from ..objectives.seeded import Sketch, ddim_sketch
+from .device import usable_device
 from .loading import load_pipeline
 from .numerics import PLAIN, PRESETS, Numerics, Preset, limit_pixel_gradient, preset_for, rescaled
-from .views import SECTORS, ViewWords, coarse_view, fine_view
+from .views import SECTORS, ViewWords, coarse_view, fine_view, view_prompts
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLPipeline
@@ -82,9 +83,18 @@ class Guidance:
         self.image_size = numerics.image_size or self.own_size
         side = self.image_size // pipe.vae_scale_factor
         self.latent_shape = (int(self.unet.config.in_channels), side, side)
-        for name, parameter in (*self.unet.named_parameters(), *self.vae.named_parameters()):
-            if not torch.isfinite(parameter).all():
-                raise ValueError(f"the model's weight {name} holds NaN or infinity: fetch or train the model again")
+        if self.image_size < self.own_size / 2:
+            raise ValueError(
+                f"image_size {self.image_size} is less than half of the {self.own_size} pixels that this model was "
+                "trained on: it knows no such pictures"
+            )
+        for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+            for weight, x in getattr(pipe, part).named_parameters() if getattr(pipe, part) is not None else ():
+                if not torch.isfinite(x).all():
+                    raise ValueError(
+                        f"the model's weight {part}.{weight} holds NaN or infinity in {x.dtype}: fetch or train the "
+                        "model again; where its files are sound, use dtype=torch.bfloat16"
+                    )
 
     @classmethod
     def load(
@@ -98,14 +108,17 @@ class Guidance:
     ) -> Guidance:
         """From "toybox", "sdxl", a hub id, a folder in diffusers' layout or a single .safetensors file.
 
-        dtype of the U-Net: default float16 on a GPU, else float32.  preset: for 12, 16, 24 or 40 GB of GPU memory;
-        default as much as `device` has.  Raises what `loading.load_pipeline` does, ValueError for another preset.
+        dtype of the U-Net: default float16 on a GPU, else float32.  preset: for 8, 12, 16, 24 or 40 GB of GPU memory;
+        default as much as `device` has.  Raises what `loading.load_pipeline` does; ValueError for another preset or
+        dtype, and for a device that is not there.
         """
-        if isinstance(preset, int):
+        if preset is not None and not isinstance(preset, Preset):
             if preset not in PRESETS:
-                raise ValueError(f"there is no preset for {preset} GB: there are {', '.join(map(str, PRESETS))}")
+                raise ValueError(f"there is no preset for {preset!r} GB: there are {', '.join(map(str, PRESETS))}")
             preset = PRESETS[preset]
-        device = torch.device(device)
+        if dtype not in (None, torch.float16, torch.bfloat16, torch.float32):
+            raise ValueError(f"dtype is torch.float16, torch.bfloat16 or torch.float32, got {dtype!r}")
+        device = usable_device(device)
         dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
         pipe, words = load_pipeline(model, dtype)
         scale = guidance_scale if guidance_scale is not None else 3.0 if words else 7.5  # see docs/toybox.md
@@ -130,33 +143,59 @@ class Guidance:
         around = ((45.0 * i, e) for e in (0.0, 90.0) for i in range(len(SECTORS)))
         return list(dict.fromkeys(self.view_word(*view) for view in around)), self.view_word
 
-    def check_prompt(self, prompt: str) -> None:
-        """ValueError for an empty prompt and, for the toybox, for words that it was never taught."""
+    def check_prompt(self, prompt: str, view_words: ViewWords | None = None) -> None:
+        """ValueError for an empty prompt, one too long for the view words, and words that the toybox was never taught.
+
+        The words stand at the end, and a tokenizer cuts what is too long there: all views would be given one text.
+        """
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError('the prompt is empty: say what to make, as "a red mushroom"')
         if self.words is not None:
             from ..toybox.captions import check_words
 
             check_words(prompt, self.words)
+        for tokenizer in (self.pipe.tokenizer, self.pipe.tokenizer_2):
+            if tokenizer is None:
+                continue
+            for text in view_prompts(prompt, self.all_views(view_words)[0]):
+                if (count := len(tokenizer(text).input_ids)) > tokenizer.model_max_length:
+                    raise ValueError(
+                        f'the prompt is too long: "{text}" has {count} tokens, the model reads '
+                        f"{tokenizer.model_max_length}; shorten it"
+                    )
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], negative_prompt: str | None = None) -> Embeddings:
         """Embed P prompts at once.  negative_prompt None is SDXL's zero embedding, "" the empty *text*: not the same.
 
-        Prompts longer than the model's window are cut by its tokenizer.  Afterwards the text encoders are back in the
-        CPU's memory, so that they take none of a GPU's.
+        Prompts longer than the model's window are cut by its tokenizer.  On a GPU the text encoders and the other
+        networks take turns: the one waits in the CPU's memory while the other is there.
         """
-        for encoder in (self.pipe.text_encoder, self.pipe.text_encoder_2):
-            encoder.to(self.device)
-        tokens, negative, vectors, negative_vectors = self.pipe.encode_prompt(
-            list(prompts),
-            device=self.device,
-            do_classifier_free_guidance=True,
-            negative_prompt=None if negative_prompt is None else [negative_prompt] * len(prompts),
-        )
-        for encoder in (self.pipe.text_encoder, self.pipe.text_encoder_2):
-            encoder.to("cpu")
+        with self._text_encoders_in_place():
+            tokens, negative, vectors, negative_vectors = self.pipe.encode_prompt(
+                list(prompts),
+                device=self.device,
+                do_classifier_free_guidance=True,
+                negative_prompt=None if negative_prompt is None else [negative_prompt] * len(prompts),
+            )
         return Embeddings(*(x.to(self.dtype) for x in (tokens, vectors, negative, negative_vectors)))
+
+    @contextmanager
+    def _text_encoders_in_place(self) -> Iterator[None]:
+        turns = self.device != torch.device("cpu")
+        texts: tuple[Any, ...] = (self.pipe.text_encoder, self.pipe.text_encoder_2) if turns else ()
+        others: tuple[Any, ...] = (self.unet, self.vae) if turns else ()
+        for part in others:
+            part.to("cpu")
+        try:
+            for part in texts:
+                part.to(self.device)
+            yield
+        finally:
+            for part in texts:
+                part.to("cpu")
+            for part in others:
+                part.to(self.device)
 
     def encode_images(self, rgb: Tensor, size: int | None = None) -> Tensor:
         """Scaled latents (B, 4, h, w) of pictures (B, H, W, 3) in [0, 1], with the gradient to the pictures.
@@ -228,59 +267,3 @@ class Guidance:
 def _placed(part: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
     """A frozen network on `device`; cast only where that changes something."""
     return (part.to(device) if part.dtype == dtype else part.to(device, dtype)).eval().requires_grad_(False)
-
-
-def default_device(model: str | Path) -> str:
-    """The CPU for the toybox, whose networks are tiny; else "cuda" or "mps" where there is one."""
-    if str(model) == "toybox":
-        return "cpu"
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-class ViewDenoiser:
-    """The objectives' denoiser for one batch of views: `look` says which embedded prompt each picture answers to.
-
-    noise (1, 4, h, w): the asset's own, the same for all views; needed by `sketch` alone.
-    """
-
-    def __init__(
-        self,
-        guidance: Guidance,
-        embeddings: Embeddings,
-        guidance_scale: float | None = None,
-        noise: Tensor | None = None,
-    ):
-        self.guidance, self.embeddings, self.schedule = guidance, embeddings, guidance.schedule
-        self.guidance_scale = guidance.guidance_scale if guidance_scale is None else guidance_scale
-        self.noise, self._sketches = noise, {}  # type: Tensor | None, dict[int, Sketch]
-        self.look(range(len(embeddings.tokens)))
-
-    def look(self, index: Sequence[int]) -> None:
-        self.index = torch.as_tensor(index, device=self.guidance.device)
-        self.selected = self.embeddings[self.index]
-
-    def predict_eps(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Tensor:
-        scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        return self.guidance.predict_eps(x_t, t, self.selected, scale)
-
-    def sketch(self, t: int) -> tuple[Sketch, int]:
-        """What the model makes of the asset's own noise, down to t, for the views looked at (objectives/seeded.py), and
-        the U-Net calls it took: it is made once for all P prompts, in calls of as many pictures as are looked at.
-
-        TypeError without a noise.
-        """
-        if self.noise is None:
-            raise TypeError("this denoiser was given no noise: ViewDenoiser(..., noise=)")
-        calls, parts = 0, torch.arange(len(self.embeddings.tokens), device=self.index.device).split(len(self.index))
-
-        def predict(x_t: Tensor, level: int) -> Tensor:  # (P, 4, h, w)
-            nonlocal calls
-            calls += len(parts)
-            some = [self.guidance.predict_eps(x_t[p], level, self.embeddings[p], self.guidance_scale) for p in parts]
-            return torch.cat(some)
-
-        if t not in self._sketches:
-            noise = self.noise.to(self.guidance.device).expand(len(self.embeddings.tokens), -1, -1, -1)
-            self._sketches[t] = ddim_sketch(predict, self.schedule, noise, t)
-        level, x_t, eps_hat = self._sketches[t]
-        return Sketch(level, x_t[self.index], eps_hat[self.index]), calls

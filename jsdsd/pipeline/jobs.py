@@ -14,13 +14,17 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .asset import Asset
+from .asset import Asset, whole_file
 from .checkpoint import read
 from .views import ViewWords
 
+if TYPE_CHECKING:
+    from .guidance import Guidance
+
 CHECKPOINT = "checkpoint.safetensors"
+T3BENCH_CANNOT = "/[]*?()\"$&;|<>`\\"  # its scripts quote the apostrophe alone
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,10 @@ class Job:
         """All files are there, of a run that was not stopped and has this many steps (None: any number)."""
         if not all(any(self.folder.glob(name)) for name in self.files):
             return False
-        run = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        try:
+            run = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        except ValueError:  # half written, by a process that was killed
+            return False
         return len(run["history"]) == run["config"].get("steps") and steps in (None, len(run["history"]))
 
 
@@ -57,6 +64,8 @@ def read_prompts(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise ValueError(f'"{path}" is not UTF-8 text: give a file with one prompt a line') from error
+    except OSError as error:
+        raise type(error)(f'the list of prompts "{path}" cannot be read: {error.strerror}') from error
     prompts = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     if not prompts:
         raise ValueError(f'there is no prompt in "{path}": write one a line')
@@ -80,19 +89,28 @@ def t3bench_folder(output: Path, method: str, group: str, prompt: str, seed: int
     The "@seed" behind the prompt keeps seeds apart; its scripts take the last folder that fits.
     Source: THU-LYJ-Lab/T3Bench, run_eval_quality.py and run_caption.py.
     """
-    if "/" in prompt:
-        raise ValueError(f'the prompt "{prompt}" holds a "/" and cannot name a folder in T3Bench\'s layout')
+    if wrong := [c for c in dict.fromkeys(prompt) if c in T3BENCH_CANNOT]:
+        raise ValueError(
+            f"T3Bench's scripts hand a prompt to glob and to a shell, and would not find the mesh of \"{prompt}\": "
+            f"it holds {' '.join(wrong)}"
+        )
     return output / "outputs_mesh_t3" / f"{method}_{group}" / f"{prompt.replace(' ', '_')}@{seed}"
 
 
 def save_t3bench(asset: Asset, folder: Path) -> None:
-    """The asset, its record, and save/it<steps>-export/model.obj, whose vertex colours trimesh and pyrender show."""
+    """The asset, its record, and save/it<steps>-export/model.obj, whose vertex colours trimesh and pyrender show.
+
+    Other meshes leave with Y up; this one has Z up, as threestudio's, which T3Bench's cameras take for granted.
+    """
     asset.save(folder / "asset.safetensors")
-    mesh = folder / "save" / f"it{len(asset.history)}-export" / "model.obj"
+    place = folder / "save" / f"it{len(asset.history)}-export" / "model.obj"
     for old in folder.glob("save/it*-export"):
-        if old != mesh.parent:  # of a shorter run: T3Bench would not know which to take
+        if old != place.parent:  # of a shorter run: T3Bench would not know which to take
             shutil.rmtree(old)
-    asset.save(mesh)
+    mesh = asset.mesh()
+    mesh.apply_transform([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # (x, y, z) -> (x, -z, y)
+    with whole_file(place) as file:
+        file.write(mesh.export(file_type="obj").encode())
     (folder / "run.json").write_text(json.dumps(asset.facts(), indent=1) + "\n", encoding="utf-8")
 
 
@@ -135,18 +153,20 @@ def process() -> tuple[int, int, int]:
 
 def work(
     jobs: Sequence[Job],
-    make: Callable[[Job], Asset],
+    load: Callable[[Job], Guidance],
+    make: Callable[[Job, Guidance], Asset],
     save: Callable[[Asset, Path], None],
     skip_done: bool,
     failed: Callable[[Job, Exception], None],
 ) -> None:
-    """Do the jobs in order.  One that fails is handed to `failed` and the rest goes on."""
+    """Do the jobs in order.  One that fails is handed to `failed` and the rest goes on; not so where `load` fails."""
     for job in jobs:
+        if skip_done and not job.checkpoint.exists() and job.complete(job.settings.get("steps")):
+            continue
+        model = load(job)  # what is wrong with a model is wrong with all its jobs
         try:
-            if skip_done and not job.checkpoint.exists() and job.complete(job.settings.get("steps")):
-                continue
-            asset = make(job)  # from its checkpoint, where there is one; at once where that is at the last step
+            asset = make(job, model)  # from its checkpoint, where there is one; at once where that is at the last step
             if not (skip_done and job.complete(len(asset.history))):
                 save(asset, job.folder)
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError, MemoryError) as error:
             failed(job, error)

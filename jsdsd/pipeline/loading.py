@@ -49,28 +49,71 @@ def load_pipeline(model: str | Path, dtype: torch.dtype) -> tuple[Any, list[str]
 
 
 def _from_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    refuse_other_pipelines(folder, name)
     missing = [part for part in ("model_index.json", *PARTS) if not (folder / part).exists()]
     missing += [f"{part}'s weights" for part in NETWORKS if not missing and not any((folder / part).glob("*.safe*"))]
+    for part in ("tokenizer", "tokenizer_2"):  # transformers makes one of what is there, and takes prompts to pieces
+        words = ["tokenizer.json"] if (folder / part / "tokenizer.json").exists() else ["vocab.json", "merges.txt"]
+        for file in ("tokenizer_config.json", *words):
+            if part not in missing and not (folder / part / file).exists():
+                missing.append(f"{part}/{file}")
     if missing:
         raise FileNotFoundError(
             f'the model folder "{folder}" is incomplete: it lacks {", ".join(missing)} (weights are *.safetensors '
             f"files; nothing is unpickled).  Fetch it again:\n    {fetch(name if name.count('/') == 1 else SDXL)}"
         )
-    refuse_other_pipelines(json.loads((folder / "model_index.json").read_text()).get("_class_name"), name)
-    full = any(".fp16." not in path.name for path in (folder / "unet").glob("*.safetensors"))
-    some = any((folder / "unet").glob("*.fp16.safetensors"))
-    half = some and (dtype in (torch.float16, torch.bfloat16) or not full)
-    text = torch.float16 if dtype == torch.float16 else torch.float32
-    with _quiet():
+    texts = {part: _text_encoder(folder / part, dtype) for part in ("text_encoder", "text_encoder_2")}
+    with _quiet(), _unreadable(f'the model folder "{folder}"'):
         from diffusers import StableDiffusionXLPipeline
 
-        try:
-            return StableDiffusionXLPipeline.from_pretrained(
-                folder, variant="fp16" if half else None, use_safetensors=True, add_watermarker=False,
-                dtype={"vae": torch.float32, "unet": dtype, "default": text}, local_files_only=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise OSError(f'the model folder "{folder}" cannot be read ({error}); fetch or train it again') from error
+        return _whole(
+            StableDiffusionXLPipeline.from_pretrained(
+                folder, **texts, variant=_variant(folder / "unet", dtype), use_safetensors=True, add_watermarker=False,
+                dtype={"vae": torch.float32, "unet": dtype, "default": torch.float32}, local_files_only=True,
+            )
+        )  # fmt: skip
+
+
+def _text_encoder(folder: Path, dtype: torch.dtype) -> Any:
+    with _quiet(), _unreadable(f'the model folder "{folder}"'):
+        import transformers
+
+        kind = transformers.CLIPTextModelWithProjection if folder.name.endswith("2") else transformers.CLIPTextModel
+        encoder, info = kind.from_pretrained(
+            folder, variant=_variant(folder, dtype), use_safetensors=True, local_files_only=True,
+            dtype=torch.float16 if dtype == torch.float16 else torch.float32, output_loading_info=True,
+        )  # fmt: skip
+        if info["missing_keys"]:  # transformers would go on with random numbers
+            raise OSError(f"it lacks {sorted(info['missing_keys'])[0]}")
+        return encoder
+
+
+def _variant(folder: Path, dtype: torch.dtype) -> str | None:
+    """Of the weights to take: "fp16" where that is all there is, or precise enough; else the full ones."""
+    full = any(".fp16." not in path.name for path in folder.glob("*.safetensors"))
+    some = any(folder.glob("*.fp16.safetensors"))
+    return "fp16" if some and (dtype in (torch.float16, torch.bfloat16) or not full) else None
+
+
+def _whole(pipe: Any) -> Any:
+    """The pipeline, unless a network lacks weights: diffusers leaves those without content."""
+    for part in NETWORKS:
+        for name, x in getattr(pipe, part).named_parameters():
+            if x.is_meta:
+                raise OSError(f"{part} lacks {name}")
+    return pipe
+
+
+@contextmanager
+def _unreadable(what: str) -> Iterator[None]:
+    """Whatever libraries say about files that are broken becomes one OSError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        why = "a weight is missing" if isinstance(error, NotImplementedError) else error  # says PyTorch of empty ones
+        raise OSError(f"{what} cannot be read ({why}); fetch or train it again") from error
 
 
 def _from_file(file: Path, dtype: torch.dtype) -> Any:
@@ -79,13 +122,10 @@ def _from_file(file: Path, dtype: torch.dtype) -> Any:
         raise ValueError(f'"{file}" is a pickle, which can run code: convert it to .safetensors')
     if not file.is_file():
         raise FileNotFoundError(f'there is no model file "{file}"')
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(file, "pt") as content:
-            keys = set(content.keys())
-    except SafetensorError as error:
-        raise OSError(f'the model file "{file}" cannot be read ({error}); fetch it again') from error
+    with _unreadable(f'the model file "{file}"'), safe_open(file, "pt") as content:
+        keys = set(content.keys())
     prefixes = {
         "U-Net": "model.diffusion_model.", "VAE": "first_stage_model.",
         "text encoder": "conditioner.embedders.0.transformer.", "second text encoder": "conditioner.embedders.1.model.",
@@ -98,13 +138,15 @@ def _from_file(file: Path, dtype: torch.dtype) -> Any:
         )
     beside = (file.parent / "model_index.json").exists()
     folder = file.parent if beside else _from_hub(SDXL, half=True, weights=False)
-    refuse_other_pipelines(json.loads((folder / "model_index.json").read_text()).get("_class_name"), str(folder))
-    with _quiet():
+    refuse_other_pipelines(folder, str(folder))
+    with _quiet(), _unreadable(f'the model file "{file}"'):
         from diffusers import StableDiffusionXLPipeline
 
-        pipe = StableDiffusionXLPipeline.from_single_file(
-            str(file), config=str(folder), dtype=torch.float16 if dtype == torch.float16 else torch.float32,
-            local_files_only=True, add_watermarker=False,
+        pipe = _whole(
+            StableDiffusionXLPipeline.from_single_file(
+                str(file), config=str(folder), dtype=torch.float16 if dtype == torch.float16 else torch.float32,
+                local_files_only=True, add_watermarker=False,
+            )
         )  # fmt: skip
     if "v_pred" in keys:  # how such files say that they predict v
         pipe.scheduler.register_to_config(prediction_type="v_prediction")
@@ -122,12 +164,13 @@ def _from_hub(name: str, half: bool, weights: bool = True) -> Path:
 
     small = ["*.json", "*.txt"]
     try:
-        if not weights:
-            return Path(snapshot_download(name, allow_patterns=small))
-        folder = Path(snapshot_download(name, allow_patterns=[*small, "*/*.fp16.safetensors"] if half else small))
-        if not any((folder / "unet").glob("*.safetensors")):
-            files = [f"{part}/*.safetensors" for part in NETWORKS]
-            folder = Path(snapshot_download(name, allow_patterns=[*small, *files], ignore_patterns="*.fp16.*"))
+        folder = Path(snapshot_download(name, allow_patterns=small))
+        refuse_other_pipelines(folder, name)  # before gigabytes come
+        if weights and half:
+            folder = Path(snapshot_download(name, allow_patterns=[*small, "*/*.fp16.safetensors"]))
+        rest = [f"{part}/*.safetensors" for part in NETWORKS if not any((folder / part).glob("*.safetensors"))]
+        if weights and rest:
+            folder = Path(snapshot_download(name, allow_patterns=[*small, *rest], ignore_patterns="*.fp16.*"))
     except errors.GatedRepoError as error:
         raise OSError(
             f'"{name}" wants its licence accepted first, at https://huggingface.co/{name}; then: hf auth login'
@@ -157,8 +200,12 @@ def refuse_distilled_name(name: str) -> None:
         )
 
 
-def refuse_other_pipelines(kind: str | None, name: str) -> None:
-    """ValueError for a model that model_index.json says is of another kind."""
+def refuse_other_pipelines(folder: Path, name: str) -> None:
+    """ValueError for a model that its model_index.json, where there is one, says is of another kind."""
+    if not (index := folder / "model_index.json").exists():
+        return
+    with _unreadable(f'"{index}"'):
+        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     if kind != "StableDiffusionXLPipeline":
         raise ValueError(
             f'"{name}" is a {kind or "model of unknown kind"}, but score distillation here needs a text-to-image '

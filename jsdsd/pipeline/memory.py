@@ -29,10 +29,10 @@ GB = 1e9  # bytes; what graphics cards are sold by
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes.  Text encoders leave before a run begins, a step's three phases follow each other: the largest counts."""
+    """Bytes.  Text encoders come before U-Net and VAE, a step's three phases follow each other: the largest counts."""
 
     networks: int  # weights of U-Net and VAE
-    texts: int  # weights of the text encoders, while the prompts are encoded
+    texts: int  # weights of the text encoders, while the prompts are encoded; U-Net and VAE wait in the CPU's memory
     scene: int  # grid, its gradient, Adam's two moments, and the summed fields with their gradient
     render: int  # what the renderer keeps for its backward pass
     encode: int  # phase 1, the VAE encodes: its graph and working memory (latent-space mode: the colours' fit, before)
@@ -43,16 +43,16 @@ class MemoryPlan:
     def total(self) -> int:
         """The most that is needed at once."""
         step = self.scene + self.render + max(self.encode, self.predict, self.backward)
-        return self.networks + max(self.texts, step)
+        return max(self.texts, self.networks + step)
 
     def __str__(self) -> str:
         parts = {
-            "U-Net and VAE": self.networks, "text encoders, at first": self.texts,
+            "text encoders, before the rest": self.texts, "U-Net and VAE": self.networks,
             "scene and optimiser": self.scene, "render": self.render,
             "VAE forward": self.encode, "U-Net, VAE's graph kept": self.predict, "VAE backward": self.backward,
         }  # fmt: skip
-        rows = [f"  {name:26} {size / GB:6.2f} GB" for name, size in parts.items()]
-        return "\n".join(["memory plan:", *rows, f"  {'at once':26} {self.total / GB:6.2f} GB"])
+        rows = [f"  {name:30} {size / GB:6.2f} GB" for name, size in parts.items()]
+        return "\n".join(["memory plan:", *rows, f"  {'at once':30} {self.total / GB:6.2f} GB"])
 
 
 class AllocationCounter(TorchDispatchMode):
@@ -174,8 +174,8 @@ def check_memory(
         there = torch.cuda.get_device_properties(guidance.device).total_memory
         if need.total > there:
             raise ValueError(
-                f"this run needs {need.total / GB:.1f} GB, the GPU has {there / GB:.1f} GB: give preset=12, or smaller "
-                f"views_per_step, resolution or render_sizes, or latent=True\n{need}"
+                f"this run needs {need.total / GB:.1f} GB, the GPU has {there / GB:.1f} GB: give preset=8, or "
+                f"smaller views_per_step, resolution or render_sizes, or latent=True\n{need}"
             )
     return need
 

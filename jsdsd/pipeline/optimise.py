@@ -11,10 +11,11 @@ from torch import Tensor
 from ..objectives.distillation import Anneal, DistillRecord, Objective, Times, distill
 from .cameras import orbit
 from .checkpoint import Checkpoint
-from .guidance import Guidance, ViewDenoiser
+from .guidance import Guidance
 from .latent import LatentGrid, fit_linear_colours, shrunk
 from .perp_neg import PerpNegDenoiser
 from .renderer import Render, render_fields
+from .view_denoiser import ViewDenoiser
 from .views import ViewWords, random_background, random_views, view_prompts, word_indices
 from .voxels import VoxelGrid
 

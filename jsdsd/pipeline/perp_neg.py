@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .guidance import Embeddings, Guidance, ViewDenoiser
+from .guidance import Embeddings, Guidance
+from .view_denoiser import ViewDenoiser
 
 
 class PerpNegDenoiser(ViewDenoiser):

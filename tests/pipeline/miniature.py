@@ -17,29 +17,32 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from jsdsd.toybox import model
 
 WIDTHS = (32, 48)
+WINDOW = 40  # tokens
 
 
 def tokenizers() -> tuple[CLIPTokenizer, CLIPTokenizer]:
     vocab = dict(model.tokenizer().get_vocab())
     vocab["!"] = len(vocab)
-    same: dict[str, Any] = {"vocab": vocab, "merges": [], "model_max_length": 20, "unk_token": model.END}
+    same: dict[str, Any] = {"vocab": vocab, "merges": [], "model_max_length": WINDOW, "unk_token": model.END}
     return CLIPTokenizer(**same, pad_token=model.END), CLIPTokenizer(**same, pad_token="!")
 
 
 def text_config(width: int, tokens: CLIPTokenizer, act: str) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(tokens), hidden_size=width, intermediate_size=2 * width, projection_dim=width,
-        num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=20, hidden_act=act, pad_token_id=1,
+        num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=WINDOW, hidden_act=act, pad_token_id=1,
         bos_token_id=0, eos_token_id=2,  # as SDXL's: 2 means that the pooled vector is at the highest token id
     )  # fmt: skip
 
 
-def pipeline(prediction_type: str = "epsilon", force_zeros: bool = True, seed: int = 0) -> StableDiffusionXLPipeline:
+def pipeline(
+    prediction_type: str = "epsilon", force_zeros: bool = True, seed: int = 0, sample_size: int = 8
+) -> StableDiffusionXLPipeline:
     one, two = tokenizers()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(
-            sample_size=8, block_out_channels=(16, 32), layers_per_block=2, norm_num_groups=4,
+            sample_size=sample_size, block_out_channels=(16, 32), layers_per_block=2, norm_num_groups=4,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             transformer_layers_per_block=(1, 2), attention_head_dim=(1, 2), cross_attention_dim=sum(WIDTHS),

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsdsd import Asset, VoxelGrid
-from jsdsd.__main__ import BAD_INPUT, FAILED_RUN, OK, main
-from jsdsd.pipeline import jobs
+from jsdsd import Asset
+from jsdsd.__main__ import BAD_INPUT, FAILED_RUN, INTERRUPTED, OK, main
+from jsdsd.pipeline import generate, jobs
 from jsdsd.pipeline.guidance import Guidance
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # in this process as in those it is compared with
@@ -54,7 +54,7 @@ def test_prompts_are_read_line_by_line(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(ValueError, match=says):
             jobs.read_prompts(file)
-    with pytest.raises(OSError):
+    with pytest.raises(FileNotFoundError, match=r"list of prompts .* cannot be read: No such file"):
         jobs.read_prompts(tmp_path / "none")
 
 
@@ -86,59 +86,6 @@ def test_the_launchers_variables_say_whose_share_it_is(monkeypatch: pytest.Monke
     assert jobs.process() == (5, 8, 1)
 
 
-def test_t3bench_finds_the_meshes_where_it_looks(tmp_path: Path) -> None:
-    """The glob is that of run_eval_quality.py and run_caption.py."""
-    prompt = "A cactus, it's pink (small)"
-    red = torch.zeros(3, 24, 24, 24)
-    red[0] = 1
-    x = torch.linspace(-1, 1, 24)
-    density = 20.0 * ((x[:, None, None] ** 2 + x[:, None] ** 2 + x**2) < 0.3)
-    folder = jobs.t3bench_folder(tmp_path, "mine", "single", prompt, 3)
-    for steps in (2, 5):
-        jobs.save_t3bench(Asset(VoxelGrid.from_fields(density, red), prompt, {}, [{}] * steps), folder)
-    found = list(tmp_path.glob(f"outputs_mesh_t3/mine_single/{prompt.replace(' ', '_')}*/save/it*-export/model.obj"))
-    assert found == [folder / "save/it5-export/model.obj"]  # the shorter run's is gone
-    mesh = trimesh.load(found[0])
-    colours = mesh.visual.to_color().vertex_colors if mesh.visual.kind == "texture" else mesh.visual.vertex_colors
-    assert mesh.visual.kind == "vertex"  # what pyrender draws without a texture
-    assert (colours[:, 0] > 240).all() and (colours[:, 1:3] < 15).all()
-    with pytest.raises(ValueError, match='holds a "/"'):
-        jobs.t3bench_folder(tmp_path, "mine", "single", "a/b", 0)
-
-
-PYRENDER = """
-import sys
-try:
-    import numpy, pyrender, trimesh
-    scene, pose = pyrender.Scene(ambient_light=[1, 1, 1]), numpy.eye(4)
-    pose[2, 3] = 3.0  # in front of the object, which faces +Z
-    scene.add(pyrender.PerspectiveCamera(yfov=0.8), pose=pose)
-    renderer = pyrender.OffscreenRenderer(64, 64)
-except Exception as reason:
-    sys.exit(f"no pyrender: {reason}")
-scene.add(pyrender.Mesh.from_trimesh(trimesh.load(sys.argv[1])))
-picture = renderer.render(scene, flags=pyrender.RenderFlags.FLAT)[0]
-print(*picture[32, 24], *picture[32, 40], *picture[0, 0])
-"""
-
-
-def test_pyrender_shows_the_colours_of_the_exported_mesh(tmp_path: Path) -> None:
-    """As T3Bench does: OBJ -> trimesh -> pyrender, offscreen.  A ball, half red, half green in front."""
-    x = torch.linspace(-1, 1, 24)
-    colour = torch.zeros(3, 24, 24, 24)
-    colour[0, :, :, :12], colour[1, :, :, 12:] = 1, 1
-    density = 30.0 * ((x[:, None, None] ** 2 + x[:, None] ** 2 + x**2) < 0.4)
-    jobs.save_t3bench(Asset(VoxelGrid.from_fields(density, colour), "a ball", {}, [{}]), tmp_path)
-    command = [sys.executable, "-c", PYRENDER, str(tmp_path / "save/it1-export/model.obj")]
-    environment = {"PYOPENGL_PLATFORM": "egl", **os.environ, "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    if "no pyrender" in done.stderr:
-        pytest.skip(done.stderr.strip().splitlines()[-1])
-    assert done.returncode == OK, done.stderr
-    seen = torch.tensor([int(v) for v in done.stdout.split()]).view(3, 3)
-    assert (seen - torch.tensor([[255, 0, 0], [0, 255, 0], [255, 255, 255]])).abs().max() < 30
-
-
 def test_a_list_is_made_and_the_failing_prompt_reported(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == FAILED_RUN
     err = capsys.readouterr().err
@@ -160,7 +107,7 @@ def test_a_list_that_was_stopped_goes_on_and_can_be_extended(listed: Path, monke
         save(asset, folder)
 
     monkeypatch.setattr(jobs, "save_t3bench", stop)
-    assert run() == 130
+    assert run() == INTERRUPTED
     monkeypatch.setattr(jobs, "save_t3bench", save)
     assert run() == OK
     assert equal(grids("out"), grids("whole"))
@@ -180,6 +127,56 @@ def test_done_folders_without_their_checkpoints_are_left_alone(listed: Path, mon
 
     monkeypatch.setattr("jsdsd.generate", never, raising=False)
     assert run() == OK
+
+
+def test_ctrl_c_in_a_list_leaves_the_checkpoint_and_no_half_made_files(
+    listed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("list.txt").write_text("a red ball\n")
+    monkeypatch.setattr("jsdsd.pipeline.checkpoint.EVERY", 1)
+    optimise = generate.optimise
+
+    def stopped(*args: Any, **rest: Any) -> Iterator[Any]:
+        for progress in optimise(*args, **rest):
+            yield progress
+            if progress.record.step == 0:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "optimise", stopped)
+    assert run() == INTERRUPTED
+    assert "Stopped after 1 steps of " in (said := capsys.readouterr().err) and "The same command goes on" in said
+    assert [p.name for p in Path("out").rglob("*") if p.is_file()] == [jobs.CHECKPOINT]
+
+
+def test_a_record_that_was_half_written_is_written_again(listed: Path) -> None:
+    Path("list.txt").write_text("a red ball\n")
+    assert run() == OK
+    record = next(Path("out").rglob("run.json"))
+    whole = record.read_text()
+    record.write_text(whole[:100])  # by a process that was killed
+    assert run() == OK and record.read_text() == whole
+
+
+def test_what_is_wrong_with_the_model_is_said_once(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--model", "nobody/nothing") == BAD_INPUT
+    assert capsys.readouterr().err.count("hf download") == 1
+
+
+def test_a_full_gpu_is_one_failed_prompt_in_words(
+    listed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimise = generate.optimise
+
+    def full(guidance: Guidance, prompt: str, *args: Any, **rest: Any) -> Iterator[Any]:
+        if "mug" in prompt:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore")
+        return optimise(guidance, prompt, *args, **rest)
+
+    monkeypatch.setattr(generate, "optimise", full)
+    assert run() == FAILED_RUN
+    said = capsys.readouterr().err
+    assert "a blue mug, seed 0: the GPU's memory is full" in said and "--memory 8" in said and "allocate 2 GiB" in said
+    assert "2 of 4 done, 2 failed" in said and "Traceback" not in said
 
 
 def test_each_process_does_its_share_and_the_shares_make_the_whole(
@@ -223,6 +220,13 @@ def test_resume_takes_a_folder_up_as_it_was_begun(listed: Path, capsys: pytest.C
         h["grad_norm"] for h in Asset.load("once/asset.safetensors").history
     ]
     capsys.readouterr()
+    assert main(["--resume", "here", "--quiet"]) == OK
+    assert capsys.readouterr().out == "here: finished, 3 steps; a larger --steps adds to them\n"
+    assert main(["--resume", "here", "--steps", "2", "--quiet"]) == BAD_INPUT
+    assert "has 3 steps already, more than the 2" in capsys.readouterr().err
+    for wrong in (["--seed", "5"], ["--model", "sdxl", "--latent"], ["-o", "there"]):
+        assert main(["--resume", "here", "--steps", "9", *wrong]) == BAD_INPUT
+    assert "leave out --output" in capsys.readouterr().err
     assert main(["--resume", "nowhere"]) == BAD_INPUT
     assert "nothing to resume" in capsys.readouterr().err
 

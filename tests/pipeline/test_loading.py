@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,49 @@ def test_other_unets_are_refused(tmp_path: Path, changes: dict[str, Any], says: 
     pipe.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=says):
         Guidance.load(tmp_path / "model")
+
+
+class Hub:
+    """In snapshot_download's place: copies what fits the patterns, and remembers them."""
+
+    def __init__(self, source: Path, cache: Path):
+        self.source, self.cache, self.asked = source, cache, []
+
+    def __call__(self, name: str, allow_patterns: list[str], ignore_patterns: str = "") -> str:
+        files = [str(p.relative_to(self.source)) for p in self.source.rglob("*") if p.is_file()]
+        fits = [f for f in files if any(fnmatch(f, a) for a in allow_patterns) and not fnmatch(f, ignore_patterns)]
+        self.asked.append(sorted(f for f in fits if f.endswith(".safetensors")))
+        for file in fits:
+            (self.cache / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.source / file, self.cache / file)
+        return str(self.cache)
+
+
+def test_what_is_fetched_from_the_hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half files where there are any, a part's full ones where there are not, and nothing of another pipeline."""
+    as_fp16(copy, keep_full=True)
+    (copy / "vae" / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub := Hub(copy, tmp_path / "cache"))
+    Guidance.load("some/model", dtype=torch.float16)
+    names = {part: "model" if part.startswith("text") else "diffusion_pytorch_model" for part in loading.NETWORKS}
+    half = [f"{part}/{name}.fp16.safetensors" for part, name in sorted(names.items()) if part != "vae"]
+    assert hub.asked == [[], half, ["vae/diffusion_pytorch_model.safetensors"]]
+    edit(copy / "model_index.json", _class_name="FluxPipeline")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub := Hub(copy, tmp_path / "other"))
+    with pytest.raises(ValueError, match="is a FluxPipeline"):
+        Guidance.load("some/flux", dtype=torch.float16)
+    assert hub.asked == [[]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"dtype": "float16"}, "dtype is torch.float16, torch.bfloat16 or torch.float32, got 'float16'"),
+     ({"dtype": torch.int8}, "dtype is"), ({"preset": "12"}, "no preset for '12' GB"),
+     ({"device": "gpu"}, 'no device "gpu"'), ({"device": "cuda:99"}, 'no GPU "cuda:99" here')],
+)  # fmt: skip
+def test_wrong_devices_types_and_presets_are_refused_before_anything_is_loaded(wrong: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Guidance.load("nobody/nothing", **wrong)
 
 
 def test_the_toybox_brings_its_words() -> None:

@@ -11,9 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import jsdsd
 from jsdsd import VoxelGrid, orbit, render
 from jsdsd.pipeline.guidance import Guidance
 from jsdsd.pipeline.numerics import Numerics, limit_pixel_gradient
+from jsdsd.pipeline.optimise import Progress
 
 sys.path.insert(0, str(Path(__file__).parent))  # the miniature lies beside this file
 import miniature
@@ -180,6 +182,36 @@ def test_another_picture_size_changes_the_latents_and_not_what_the_unet_is_told(
     assert told["time_ids"].tolist() == [[64.0, 64.0, 0.0, 0.0, 64.0, 64.0]] * 2
 
 
+@pytest.mark.parametrize("size", [512, 768, 1024])
+def test_a_run_takes_each_of_sdxls_picture_sizes(size: int) -> None:
+    guidance = Guidance(miniature.pipeline(), numerics=Numerics(size, 0.1, gradient_checkpointing=True))
+    seen: list[Progress] = []
+    asset = jsdsd.generate(
+        "a corgi", model=guidance, objective="sds", steps=1, resolution=12, views_per_step=1, render_sizes=(48,),
+        progress=False, callback=seen.append,
+    )  # fmt: skip
+    assert seen[0].record.x0.shape == (1, 4, size // 8, size // 8) and seen[0].render.rgb.shape == (1, 48, 48, 3)
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in seen[0].grid.parameters())
+    assert f"image_size={size}" in asset.config["numerics"]
+
+
+def test_a_picture_below_half_of_the_models_own_size_is_refused() -> None:
+    assert Guidance(miniature.pipeline(), numerics=Numerics(32)).image_size == 32  # its own: 64
+    with pytest.raises(ValueError, match="image_size 32 is less than half of the 128 pixels"):
+        Guidance(miniature.pipeline(sample_size=16), numerics=Numerics(32))
+
+
+def test_renders_grow_in_equal_shares_of_the_run() -> None:
+    sizes: list[int] = []
+    guidance = Guidance.load("toybox")
+    run: dict[str, Any] = {"model": guidance, "objective": "sds", "resolution": 12, "views_per_step": 1}
+    jsdsd.generate(
+        "a mug", steps=7, render_sizes=(16, 24, 48), progress=False,
+        callback=lambda p: sizes.append(p.render.rgb.shape[1]), **run,
+    )  # fmt: skip
+    assert sizes == [16, 16, 16, 24, 24, 48, 48]
+
+
 @pytest.mark.parametrize(
     "wrong", [{"image_size": 500}, {"image_size": 0}, {"pixel_gradient_limit": 0.0}, {"guidance_rescale": 1.5}], ids=str
 )
@@ -188,16 +220,23 @@ def test_impossible_numerics_are_refused(wrong: dict[str, Any]) -> None:
         Numerics(**wrong)
 
 
-def test_the_text_encoders_leave_the_device_after_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU nothing moves, so the moves themselves are recorded: there, and back."""
+def test_text_encoders_and_the_other_networks_take_turns_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU nothing moves, so the moves themselves are recorded: away, there, back, and there again."""
     guidance, moves = Guidance(miniature.pipeline()), []
-    for name in ("text_encoder", "text_encoder_2"):
-        encoder = getattr(guidance.pipe, name)
-        monkeypatch.setattr(encoder, "to", lambda place, name=name: moves.append((name, str(place))))
+    texts, others = ["text_encoder", "text_encoder_2"], ["unet", "vae"]
+    for name in texts + others:
+        part = getattr(guidance.pipe, name)
+        monkeypatch.setattr(part, "to", lambda place, name=name: moves.append((name, str(place))))
     guidance.device = torch.device("cpu", 0)  # as a device's name, not the CPU's
+    turns = [(n, "cpu") for n in others] + [(n, "cpu:0") for n in texts]
+    turns += [(n, "cpu") for n in texts] + [(n, "cpu:0") for n in others]
     guidance.encode_prompts(["a mug"])
-    names = ("text_encoder", "text_encoder_2")
-    assert moves == [(n, "cpu:0") for n in names] + [(n, "cpu") for n in names]
+    assert moves == turns
+    moves.clear()
+    monkeypatch.setattr(guidance.pipe, "encode_prompt", None)
+    with pytest.raises(TypeError):  # a failure leaves everything in its place
+        guidance.encode_prompts(["a mug"])
+    assert moves == turns
 
 
 def test_a_zero_terminal_schedule_keeps_a_trace_of_the_signal() -> None:

@@ -86,7 +86,7 @@ def by_hand(pipe: Any, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens (L, 80) and vector (48,): both encoders' last but one layer side by side, encoder 2's projected vector."""
     states = []
     for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2)):
-        ids = tokenizer(text, padding="max_length", max_length=20, truncation=True, return_tensors="pt").input_ids
+        ids = tokenizer(text, padding="max_length", max_length=miniature.WINDOW, return_tensors="pt").input_ids
         with torch.no_grad():
             out = encoder(ids, output_hidden_states=True)
         states.append(out.hidden_states[-2][0])
@@ -177,7 +177,7 @@ def last_layer(guidance: Guidance, e: Embeddings, negative: str | None) -> Embed
         with torch.no_grad():
             each = [
                 m(
-                    k(prompt, padding="max_length", max_length=20, return_tensors="pt").input_ids,
+                    k(prompt, padding="max_length", max_length=miniature.WINDOW, return_tensors="pt").input_ids,
                     output_hidden_states=True,
                 )
                 for k, m in parts

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jsdsd
-from jsdsd.pipeline.guidance import Guidance, ViewDenoiser
+from jsdsd.pipeline.guidance import Guidance
 from jsdsd.pipeline.perp_neg import PerpNegDenoiser, perpendicular
+from jsdsd.pipeline.view_denoiser import ViewDenoiser
 from jsdsd.pipeline.views import ViewWords, coarse_view, fine_view, view_prompts
 
 COARSE = ViewWords.parse("front:0, side:90, back:180, side:270")

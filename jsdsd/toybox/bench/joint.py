@@ -17,9 +17,10 @@ from ...objectives import Ensemble, LearnedLogOdds
 from ...objectives.diffusion import Time
 from ...objectives.distillation import DistillationStep, DistillRecord, Times, distill
 from ...pipeline.cameras import orbit
-from ...pipeline.guidance import Guidance, ViewDenoiser
+from ...pipeline.guidance import Guidance
 from ...pipeline.optimise import adam_for, half_transparent, start
 from ...pipeline.renderer import Render, render
+from ...pipeline.view_denoiser import ViewDenoiser
 from ...pipeline.views import random_background, random_views, view_prompts, word_indices
 from ...pipeline.voxels import VoxelGrid
 
