@@ -176,6 +176,25 @@ def test_blanks_and_solutions_state_the_same(number: int, exercises: Path) -> No
     assert re.findall(r"# %% Problem \d \((\d) points\)", text) == [str(p.points) for p in problems]
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_questions_are_asked_in_full_and_answered(number: int, exercises: Path) -> None:
+    def paragraphs(path: Path) -> list[str]:
+        questions = path.read_text(encoding="utf-8").split("# %% Questions")[1].split("\n", 1)[1]
+        lines = [line.removeprefix("#").strip() for line in questions.splitlines()]
+        return [" ".join(part.split()) for part in "\n".join(lines).split("\n\n") if part.strip()]
+
+    asked = paragraphs(exercises / f"ex{number}.py")
+    assert len(asked) >= 2 and all(re.match(r"[a-c]\. .*\?$", question) for question in asked)
+    answered = paragraphs(exercises / "solutions" / f"ex{number}.py")
+    assert answered[::2] == asked and len(answered) == 2 * len(asked)
+
+
+def test_what_shows_set_2_is_given_not_asked_for(exercises: Path) -> None:
+    blank, solved = (exercises / "ex2.py", exercises / "solutions" / "ex2.py")
+    assert student.function_names(blank)["see"].body and not student.has_blank(student.function_names(blank)["see"])
+    assert ast.unparse(student.function_names(blank)["see"]) == ast.unparse(student.function_names(solved)["see"])
+
+
 def test_the_particles_of_set_2_cover_all_modes(exercises: Path) -> None:
     """What `python ex2.py` prints when Problems 6 and 7 are right, at its own settings."""
     see = student.load(exercises / "solutions" / "ex2.py", 120).module.see
