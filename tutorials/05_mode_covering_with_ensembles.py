@@ -243,9 +243,9 @@ ax.set(xlabel="particles", ylabel="mode divergence (nats)")
 # to draw, so it may push x0 off the mode it belongs to; this is the recipe's "minority" idea.
 #
 # **Claim.** The identity holds to rounding. And, in 2D, points that use the recipe *each for itself* do not cover: they
-# end farther than 0.1 nats from the right shares, where an ensemble is below 0.005. Here they do not even end on a mode,
-# but between two: inverted, such a point becomes noise that belongs to both, and x1, the mean of both, is where the
-# point already is. Inversion sharpens; it does not carry across empty space as random noise does.
+# end farther than 0.1 nats from the right shares, where an ensemble is below 0.005. Here they do not even end on a
+# mode, but between two: inverted, such a point becomes noise that belongs to both, and x1, the mean of both, is where
+# the point already is. Inversion sharpens; it does not carry across empty space as random noise does.
 
 # %%
 k = 1.0
