@@ -36,15 +36,17 @@ def page(source: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the tutorials, and an entry for each to the navigation."""
+    """Adds the tutorials, and an entry for each to the navigation, between overview and coursework."""
     chapters: list[Any] = next(part["Tutorials"] for part in config.nav if "Tutorials" in part)
-    del chapters[1:]  # `mkdocs serve` comes here again
+    overview, *others = [part for part in chapters if "tutorials/0" not in str(part)]  # `mkdocs serve` comes here again
+    chapters[:] = [overview]
     for source in sorted(HERE.glob("[0-9]*.py")):
         text, pictures = page(source)
         files.append(File.generated(config, f"tutorials/{source.stem}.md", content=text))
         for name, data in pictures.items():
             files.append(File.generated(config, f"tutorials/{name}", content=data))
         chapters.append({text.split("# ", 1)[1].splitlines()[0]: f"tutorials/{source.stem}.md"})
+    chapters += others
     return files
 
 

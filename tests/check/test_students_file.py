@@ -136,6 +136,13 @@ def test_a_file_in_another_encoding(tmp_path: Path) -> None:
         check_file(path)
 
 
+def test_a_notebook_is_told_how_to_become_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "ex1.ipynb"
+    path.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', encoding="utf-8")
+    with pytest.raises(BadFile, match="jupytext --to py:percent .*ex1.ipynb"):
+        check_file(path)
+
+
 def test_a_missing_function_is_said(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"  # any name will do
     path.write_text(RIGHT_KL + "weight = 3\n", encoding="utf-8")

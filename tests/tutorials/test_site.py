@@ -13,6 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from diffusers import AutoencoderKL
@@ -145,10 +146,25 @@ def test_every_paper_that_is_cited_is_in_the_bibliography() -> None:
     assert cited <= listed, f"not listed: {cited - listed}"
 
 
-def test_the_reader_finds_every_page() -> None:
-    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    for page in DOCS.rglob("*.md"):
-        assert str(page.relative_to(DOCS)) in nav, f"{page.name} is not in the navigation of mkdocs.yml"
+def test_every_page_is_in_the_navigation_and_every_link_on_the_site_leads_somewhere(site: Path) -> None:
+    pages = {p.relative_to(site).as_posix(): p.read_text(encoding="utf-8") for p in site.rglob("*.html")}
+    named = {name: set(re.findall(r"\bid=\"?([^\"\s>]+)", text)) for name, text in pages.items()}
+    navigation = pages["index.html"].split('<nav class="md-nav md-nav--primary', 1)[1].split("</nav>\n  </div>", 1)[0]
+    in_navigation = {"index.html", *re.findall(r'href="([^"#]+\.html)"', navigation)}
+    missing = set(pages) - in_navigation - {"404.html"}
+    assert not missing, f"not in the navigation: {missing}"
+    broken = []
+    for name, text in pages.items():
+        for quoted, bare in re.findall(r"\b(?:href|src)=(?:\"([^\"]*)\"|([^\s>\"]+))", text):
+            address, _, place = unquote(html.unescape(quoted or bare)).partition("#")
+            if name == "404.html" or re.match(r"[a-z]+:", address):
+                continue
+            target = ((site / name).parent / address).resolve() if address else site / name
+            target = target / "index.html" if target.is_dir() else target
+            inside = target.relative_to(site.resolve()).as_posix() if target.exists() and address else name
+            if not target.exists() or (place and inside in named and place not in named[inside] | {"__skip"}):
+                broken.append((name, quoted or bare))
+    assert not broken
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])  # mkdocs looks at the others
