@@ -51,8 +51,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links from docs/ to files outside of it work in a checkout but not on the site: there only their text stays."""
-    if "/" in page.file.src_uri:
+    """Links from docs/ to files outside of it work in a checkout but not on the site: there a tutorial is its page, and
+    of the others only their text stays.
+    """
+    folder = Path(page.file.src_uri).parent
+    if folder.name in ("", "tutorials"):
+        here = "" if folder.name else "tutorials/"
+        markdown = re.sub(r"\]\((?:\.\./)+tutorials/(\d\d_\w+)\.py\)", rf"]({here}\1.md)", markdown)
+    if folder.name:
         return markdown
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)[^)]*\)", r"\1", markdown)
 
