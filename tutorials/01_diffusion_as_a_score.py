@@ -22,8 +22,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from jsdsd.objectives import Schedule
-from jsdsd.sandbox import GaussianMixture, mode_divergence, plot_density
-from jsdsd.sandbox.distributions import ConditionalMixture
+from jsdsd.sandbox import ConditionalMixture, GaussianMixture, mode_divergence, plot_density
 
 FAST = os.environ.get("JSDSD_FAST") == "1"  # fewer samples and steps: a check in seconds
 SEED = 0  # of all noise below

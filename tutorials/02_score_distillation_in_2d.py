@@ -113,7 +113,7 @@ ax.set_title("paths of SDS, and their ends")
 # %% [markdown]
 # ### Exercise 1
 #
-# Drop the minus sign's second half: use `grad = eps_hat` alone. What changes in the paths, what in where they end?
+# Leave `- eps` away: use `grad = eps_hat` alone. What changes in the paths, what in where they end?
 #
 # *Hint.* The mean of `eps` is zero, so the mean gradient is the same. Look at the next section before you wonder.
 

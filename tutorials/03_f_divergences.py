@@ -78,8 +78,8 @@ ax.legend(fontsize=8)
 # %% [markdown]
 # ### Exercise 1
 #
-# f(r) and f(r) + c (r - 1) give the same divergence for every c. Why? And what is the f of KL(p‖q) if you insist on f
-# >= 0?
+# f(r) and f(r) + c (r - 1) give the same divergence for every c. Why? And what is the f of KL(p‖q) if you insist that
+# f is nowhere negative?
 #
 # *Hint.* The mean of r under q is 1. Choose c so that f'(1) = 0.
 

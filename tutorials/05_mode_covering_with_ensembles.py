@@ -27,6 +27,7 @@ from jsdsd.sandbox import (
     mode_divergence,
     mode_histogram,
     off_centre,
+    on_mode_share,
     plot_particles,
     spread_ratio,
 )
@@ -241,8 +242,10 @@ ax.set(xlabel="particles", ylabel="mode divergence (nats)")
 # that is, (1+k) times the SDI gradient at x0 plus k times the SDS gradient at x1. The second target differs from draw
 # to draw, so it may push x0 off the mode it belongs to; this is the recipe's "minority" idea.
 #
-# **Claim.** The identity holds to rounding. And, in 2D, points that use the recipe *each for itself* still do not
-# cover: they end farther than 0.1 nats from the right shares, where an ensemble is below 0.005.
+# **Claim.** The identity holds to rounding. And, in 2D, points that use the recipe *each for itself* do not cover: they
+# end farther than 0.1 nats from the right shares, where an ensemble is below 0.005. Here they do not even end on a
+# mode, but between two: inverted, such a point becomes noise that belongs to both, and x1, the mean of both, is where
+# the point already is. Inversion sharpens; it does not carry across empty space as random noise does.
 
 # %%
 k = 1.0
@@ -257,7 +260,9 @@ x = fit_particles(target, jsdsd.JSD(), PARTICLES, STEPS, SEED, times=Anneal())
 recipe_nats = mode_divergence(x, target)
 shares = [round(s, 2) for s in mode_histogram(x, target).tolist()]
 print(f"JSD recipe, each alone: {recipe_nats:.3f} nats, shares {shares}; SDS {nats['SDS']:.3f} nats")
+print(f"share of points on a mode: recipe {on_mode_share(x, target):.2f}, SDS {on_mode_share(ends['SDS'], target):.2f}")
 assert recipe_nats > 0.1
+assert on_mode_share(x, target) < 0.1 and on_mode_share(ends["SDS"], target) > 0.9
 
 fig, ax = plt.subplots(figsize=(4, 4))
 plot_particles(ax, target, x, f"JSD recipe, each alone: {recipe_nats:.3f} nats")
@@ -278,7 +283,8 @@ assert torch.allclose(q_t.eps, eps_q, atol=1e-4)
 # %% [markdown]
 # ## What was left out
 #
-# - **Many seeds.** Each claim above is one run. `docs/sandbox.md` has ten seeds and ten random mixtures, all of them.
+# - **Many seeds.** Nearly all claims above are one run each. [docs/sandbox.md](../docs/sandbox.md) has ten seeds and
+#   ten random mixtures, all of them.
 # - **3D.** An ensemble of N scenes costs N times the U-Net calls, and no density of SDXL is known;
 #   `Ensemble(ReverseKL())` needs none, since its weight is 1. Whether it helps in 3D is not answered here.
 # - **A learned ratio** in this run: tutorial 4.

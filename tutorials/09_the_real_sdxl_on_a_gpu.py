@@ -214,4 +214,4 @@ ax.set_ylim(bottom=0)
 # - **Several GPUs.** One process per GPU, sharing a list of prompts: [docs/gpu.md](../docs/gpu.md).
 # - **Other models.** Distilled ones (Turbo, Lightning) predict something else and are no priors for distillation.
 #
-# This was the last tutorial. Exercises with a checker are in `tutorials/exercises/`.
+# This was the last tutorial. [Coursework](../docs/coursework.md): three problem sets with a checker.

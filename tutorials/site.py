@@ -36,21 +36,29 @@ def page(source: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the tutorials, and an entry for each to the navigation."""
+    """Adds the tutorials, and an entry for each to the navigation, between overview and coursework."""
     chapters: list[Any] = next(part["Tutorials"] for part in config.nav if "Tutorials" in part)
-    del chapters[1:]  # `mkdocs serve` comes here again
+    overview, *others = [part for part in chapters if "tutorials/0" not in str(part)]  # `mkdocs serve` comes here again
+    chapters[:] = [overview]
     for source in sorted(HERE.glob("[0-9]*.py")):
         text, pictures = page(source)
         files.append(File.generated(config, f"tutorials/{source.stem}.md", content=text))
         for name, data in pictures.items():
             files.append(File.generated(config, f"tutorials/{name}", content=data))
         chapters.append({text.split("# ", 1)[1].splitlines()[0]: f"tutorials/{source.stem}.md"})
+    chapters += others
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links from docs/ to files outside of it work in a checkout but not on the site: there only their text stays."""
-    if "/" in page.file.src_uri:
+    """Links from docs/ to files outside of it work in a checkout but not on the site: there a tutorial is its page, and
+    of the others only their text stays.
+    """
+    folder = Path(page.file.src_uri).parent
+    if folder.name in ("", "tutorials"):
+        here = "" if folder.name else "tutorials/"
+        markdown = re.sub(r"\]\((?:\.\./)+tutorials/(\d\d_\w+)\.py\)", rf"]({here}\1.md)", markdown)
+    if folder.name:
         return markdown
     return re.sub(r"\[([^\]]+)\]\((?:\.\./)[^)]*\)", r"\1", markdown)
 

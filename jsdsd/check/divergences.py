@@ -250,13 +250,13 @@ def gaussians(g: torch.Generator) -> list[Case]:
 def _path(
     divergence: Divergence, target: GaussianMixture, mean: Tensor, std: float, z: Tensor, rate: float, steps: int,
     *, sign: float = 1.0, moving: bool = True, reduce: Callable[..., Tensor] = torch.mean, own_score: bool = True,
-    power: int = 2, weigh: Callable[[Divergence, Tensor], Tensor] = lambda d, u: d.weight(u),
+    power: int = 2, constant: bool = True, weigh: Callable[[Divergence, Tensor], Tensor] = lambda d, u: d.weight(u),
 ) -> Tensor:  # fmt: skip
     """(steps + 1, 2): gradient descent on the mean of q = N(mean, std² I); the keywords are the mistakes' switches."""
     path = [mean]
     for _ in range(steps):
         x = (path[-1] if moving else mean) + std * z  # (N, 2)
-        log_q = -((x - path[-1]) ** 2).sum(1) / (2 * std**2) - math.log(2 * math.pi * std**2)
+        log_q = -((x - path[-1]) ** 2).sum(1) / (2 * std**2) - constant * math.log(2 * math.pi * std**2)
         log_ratio = target.log_prob(x) - log_q  # (N,)
         s_q = -(x - path[-1]) / std**power if own_score else torch.zeros_like(x)
         grad = reduce(weigh(divergence, log_ratio)[:, None] * (s_q - target.score(x)), dim=0)  # (2,)
@@ -283,6 +283,9 @@ FIT_MEAN = Problem(
                 "neither mean is 0."),
         Mistake("sigma for sigma squared", lambda *a: _path(*a, power=1),
                 "The score of N(mean, std² I) is -(x - mean) / std²: the standard deviation is squared."),
+        Mistake("normalisation of q dropped", lambda *a: _path(*a, constant=False),
+                "A score does not feel the constant of a density, a ratio does: in two dimensions log q ends in "
+                "- log(2 pi std²)."),
         Mistake("samples stay behind", lambda *a: _path(*a, moving=False),
                 "The samples were drawn once, around the first mean. They are x = mean + std z with the present mean, "
                 "anew in every step."),

@@ -41,6 +41,8 @@ def function_names(path: Path) -> dict[str, ast.FunctionDef]:
     """The functions at the top level of the file, which is not run.  BadFile: no such file, no text, no Python."""
     if not path.is_file():
         raise BadFile(f"there is no file {path}" if not path.exists() else f"{path} is no file")
+    if path.suffix == ".ipynb":
+        raise BadFile(f"{path} is a notebook; as a .py file it can be checked: jupytext --to py:percent {path}")
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError:

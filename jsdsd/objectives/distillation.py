@@ -47,7 +47,7 @@ class Objective(Protocol):
 class SDS:
     """Score distillation sampling (DreamFusion, arXiv 2209.14988, Eq. 3; not re-read): grad = eps_hat(x_t) - eps.
 
-    Its mean is the gradient of KL(q_t || p_t) for a lone particle, q_t = N(alpha x0, sigma² I): mode seeking.
+    Its mean is the gradient of KL(q_t‖p_t) for a lone particle, q_t = N(alpha x0, sigma² I): mode seeking.
     guidance_scale: None = the denoiser's own. One U-Net call.
     """
 

@@ -19,11 +19,13 @@ from .distillation import DistillationStep, checked_x0, finite_step, noise_like
 class JSD:
     """The Jensen-Shannon recipe of arXiv 2503.10660 (text not re-read, official code read).
 
-        x_t = DDIM inversion of x0 up to t, with negative guidance       (not random noise: low variance)
-        x1  = x0_hat(x_t)                                                 the mode that x0 belongs to
-        x2  = x0_hat(alpha x1 + sigma eps')                               the re-noised, "minority" target
-        grad = (alpha/sigma) [(x0 - x1) + k (x0 - x2)]
-             = (1+k)(eps_hat(x_t) - eps_inv) + k (eps_hat(x_t') - eps'),  x_t' = alpha x1 + sigma eps'
+        x_t   = DDIM inversion of x0 up to t, negative guidance
+        x1    = x0_hat(x_t)        the mode that x0 belongs to
+        x_t'  = alpha x1 + sigma eps'
+        x2    = x0_hat(x_t')       the re-noised, "minority" target
+        grad  = (alpha/sigma) [(x0 - x1) + k (x0 - x2)]
+              = (1+k) (eps_hat(x_t) - eps_inv)
+                + k (eps_hat(x_t') - eps')
 
     i.e. (1+k) times the SDI gradient at x0 plus k times the SDS gradient at x1. Not divided by 1+k: that is the
     official loss, and k changes the step length of plain gradient descent (Adam does not notice).

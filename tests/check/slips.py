@@ -44,6 +44,7 @@ EX1 = [
     ("fit_mean", "target.log_prob(x) - log_q", "log_q - target.log_prob(x)", "log ratio upside down"),
     ("fit_mean", "(s_q - target.score(x))", "(-target.score(x))", "s_q dropped"),
     ("fit_mean", "-z / std", "-(x - path[-1]) / std", "sigma for sigma squared"),
+    ("fit_mean", " - math.log(2 * math.pi * std**2)", "", "normalisation of q dropped"),
     ("fit_mean", "torch.stack(path)", "torch.stack(path[1:])", "start left out"),
 ]  # fmt: skip
 

@@ -136,6 +136,13 @@ def test_a_file_in_another_encoding(tmp_path: Path) -> None:
         check_file(path)
 
 
+def test_a_notebook_is_told_how_to_become_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "ex1.ipynb"
+    path.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', encoding="utf-8")
+    with pytest.raises(BadFile, match="jupytext --to py:percent .*ex1.ipynb"):
+        check_file(path)
+
+
 def test_a_missing_function_is_said(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"  # any name will do
     path.write_text(RIGHT_KL + "weight = 3\n", encoding="utf-8")
@@ -174,6 +181,25 @@ def test_blanks_and_solutions_state_the_same(number: int, exercises: Path) -> No
     assert names[: len(problems)] == [p.name for p in problems]
     text = blank.read_text(encoding="utf-8")
     assert re.findall(r"# %% Problem \d \((\d) points\)", text) == [str(p.points) for p in problems]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_questions_are_asked_in_full_and_answered(number: int, exercises: Path) -> None:
+    def paragraphs(path: Path) -> list[str]:
+        questions = path.read_text(encoding="utf-8").split("# %% Questions")[1].split("\n", 1)[1]
+        lines = [line.removeprefix("#").strip() for line in questions.splitlines()]
+        return [" ".join(part.split()) for part in "\n".join(lines).split("\n\n") if part.strip()]
+
+    asked = paragraphs(exercises / f"ex{number}.py")
+    assert len(asked) >= 2 and all(re.match(r"[a-c]\. .*\?$", question) for question in asked)
+    answered = paragraphs(exercises / "solutions" / f"ex{number}.py")
+    assert answered[::2] == asked and len(answered) == 2 * len(asked)
+
+
+def test_what_shows_set_2_is_given_not_asked_for(exercises: Path) -> None:
+    blank, solved = (exercises / "ex2.py", exercises / "solutions" / "ex2.py")
+    assert student.function_names(blank)["see"].body and not student.has_blank(student.function_names(blank)["see"])
+    assert ast.unparse(student.function_names(blank)["see"]) == ast.unparse(student.function_names(solved)["see"])
 
 
 def test_the_particles_of_set_2_cover_all_modes(exercises: Path) -> None:

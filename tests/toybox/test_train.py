@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from jsdsd.toybox import model, train
+from jsdsd.toybox import judge, model, train
 from jsdsd.toybox.captions import WORDS, Label
 from jsdsd.toybox.dataset import dataset, shrink
 from jsdsd.toybox.judge import HEADS, Judge
@@ -164,3 +166,16 @@ def test_the_judge_wants_pictures_and_gives_distributions() -> None:
         assert found[head].shape == (2, len(names)) and torch.allclose(found[head].sum(1), torch.ones(2), atol=1e-5)
     with pytest.raises(ValueError, match="wants pictures"):
         judge.judge(torch.rand(2, 3, 48, 48))
+
+
+def test_the_judges_command_trains_saves_and_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = dataset(tmp_path, 4, seed=7)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(judge, "dataset", lambda folder, scenes, seed: (asked.append((scenes, seed)), small)[1])
+    monkeypatch.setattr(sys, "argv", ["judge", "--folder", str(tmp_path), "--scenes", "4", "--steps", "5"])
+    judge.main()
+    assert asked == [(4, judge.TRAIN_SEED), (480, judge.TEST_SEED)] and judge.TRAIN_SEED != judge.TEST_SEED
+    assert "held-out scenes: kind " in capsys.readouterr().out
+    Judge().load_state_dict({k: v.float() for k, v in load_file(tmp_path / "weights" / "judge.safetensors").items()})

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import functools
+import html
 import importlib
+import inspect
 import re
-import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from diffusers import AutoencoderKL
 
 import jsdsd
-import jsdsd.__main__
-import jsdsd.sandbox.__main__
+from jsdsd import SDS, Ensemble, JensenShannon, ReverseKL
+from jsdsd.pipeline import loading
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))  # a model as peculiar as SDXL
+import miniature
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -33,18 +43,6 @@ def documented() -> dict[str, Any]:
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
-
-
-def commands() -> list[tuple[str, str]]:
-    """(page, command) of every line in a block without a language that begins with make or python -m jsdsd."""
-    found = []
-    for page in PAGES:
-        for block in blocks(page, ""):
-            for line in block.splitlines():
-                line = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line.strip())
-                if line.startswith(("make ", "python -m jsdsd", ".venv/bin/python -m jsdsd")):
-                    found.append((page.name, line.removeprefix(".venv/bin/")))
-    return found
 
 
 @pytest.mark.parametrize("module", PUBLIC)
@@ -67,41 +65,49 @@ def test_every_documented_name_has_something_to_say() -> None:
             )
 
 
+def names_used() -> set[tuple[str, str]]:
+    """(module, name) of all that tutorials and Python examples import from jsdsd."""
+    sources = [p.read_text(encoding="utf-8") for p in sorted((ROOT / "tutorials").glob("[0-9]*.py"))]
+    sources += [block for page in PAGES for block in blocks(page, "python")]
+    imports = [node for text in sources for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    return {(n.module, alias.name) for n in imports if n.module and n.module.startswith("jsdsd") for alias in n.names}
+
+
+@pytest.mark.parametrize("module, name", sorted(names_used()))
+def test_what_tutorials_and_examples_import_is_in_the_reference(module: str, name: str) -> None:
+    value = resolve(f"{module}.{name}")
+    if type(value).__name__ != "module":
+        assert any(value is one for one in documented().values()), f"{module}.{name} is on no page of docs/reference"
+
+
 def test_submodules_offered_by_the_package_have_a_page() -> None:
     for name in jsdsd.__all__:
         if type(getattr(jsdsd, name)).__name__ == "module":
             assert (DOCS / "reference" / f"{name}.md").exists()
 
 
-@pytest.mark.parametrize("page, command", commands())
-def test_every_printed_command_exists(page: str, command: str) -> None:
-    words = shlex.split(command, comments=True)
-    if words[0] == "make":
-        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        for word in words[1:]:
-            assert "=" in word or re.search(rf"^{re.escape(word)}:", makefile, re.M), f"no target {word}"
-    elif words[2] in ("jsdsd", "jsdsd.sandbox"):
-        main = jsdsd.__main__ if words[2] == "jsdsd" else jsdsd.sandbox.__main__
-        if "--help" not in words:
-            arguments = main.parser().parse_args(words[3:])  # exits where an option is unknown
-            if words[2] == "jsdsd.sandbox":
-                main.named_target(arguments.target)
-                main.named_objectives(arguments.objectives)
-    else:
-        assert importlib.util.find_spec(words[2]) is not None
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda p: p.name)
+def test_every_python_example_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short; what needs SDXL's weights or a GPU gets the miniature of SDXL on the CPU instead, and no run."""
+    make = jsdsd.generate
 
+    def short(prompt: str, **settings: Any) -> jsdsd.Asset | None:
+        inspect.signature(make).bind(prompt, **settings)
+        if settings.get("model", "toybox") != "toybox":
+            return None
+        return make(prompt, **settings, steps=2, resolution=16, views_per_step=2, progress=False)
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/sandbox.md", "docs/toybox.md"])
-def test_every_python_example_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = functools.partial(jsdsd.generate, steps=2, resolution=16, views_per_step=2, progress=False)
     monkeypatch.setattr(jsdsd, "generate", short)
     monkeypatch.setattr(jsdsd.sandbox, "fit_particles", functools.partial(jsdsd.sandbox.fit_particles, steps=20))
+    if page.name == "gpu.md":
+        sdxl = miniature.pipeline()
+        monkeypatch.setattr(loading, "load_pipeline", lambda model, dtype: (sdxl, None))
+        monkeypatch.setattr(AutoencoderKL, "from_pretrained", lambda name: sdxl.vae)
+    shutil.copy(ROOT / "tutorials/exercises/ex1.py", tmp_path)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    examples = blocks(ROOT / page, "python")
-    assert examples
-    for example in examples:
-        exec(compile(example, page, "exec"), names)
+    names: dict[str, Any] = {"jsdsd": jsdsd}
+    for example in blocks(page, "python"):
+        exec(compile(example.replace('"cuda"', '"cpu"'), str(page), "exec"), names)
 
 
 def test_the_site_builds_strictly_and_asks_the_network_for_nothing(site: Path) -> None:
@@ -114,12 +120,51 @@ def test_the_site_builds_strictly_and_asks_the_network_for_nothing(site: Path) -
     anchors = "".join(text for name, text in pages.items() if name.startswith("reference"))
     for identifier in documented():
         assert f'id="{identifier}"' in anchors or f"id={identifier}" in anchors, f"{identifier} is not on the site"
+    bare = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", anchors)))
+    for signature in ("JSD( minority_weight: float = 1.0,", "Guidance( pipe:", "GaussianMixture( means:", "Camera("):
+        assert signature in bare, f"the reference does not show the arguments of {signature}"
 
 
-def test_the_reader_finds_every_page() -> None:
-    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    for page in DOCS.rglob("*.md"):
-        assert str(page.relative_to(DOCS)) in nav, f"{page.name} is not in the navigation of mkdocs.yml"
+def test_the_results_printed_beside_the_2d_example_are_those_of_its_runs() -> None:
+    """docs/sandbox/runs.csv, made by `make sandbox-results`, has the same runs: off_centre, t at random, seed 0."""
+    with (DOCS / "sandbox" / "runs.csv").open(encoding="utf-8") as file:
+        runs = list(csv.DictReader(file))
+    asked = {"target": "off_centre", "setting": "uniform", "seed": "0"}
+    nats = {row["objective"]: f"{float(row['mode_jsd']):.3f} nats" for row in runs if asked.items() <= row.items()}
+    objectives = {"sds": SDS(), "ensemble_reverse_kl": Ensemble(ReverseKL()), "ensemble_jsd": Ensemble(JensenShannon())}
+    output = "".join(f"{objective!r} {nats[name]}\n" for name, objective in objectives.items())
+    for page in ("README.md", "docs/quickstart.md"):
+        assert output in blocks(ROOT / page, "text"), f"{page} should print\n{output}"
+
+
+def test_every_paper_that_is_cited_is_in_the_bibliography() -> None:
+    places = [*PAGES, *(p for folder in ("jsdsd", "tutorials", "benchmarks") for p in (ROOT / folder).rglob("*.py"))]
+    text = " ".join(" ".join(p.read_text(encoding="utf-8").split()) for p in places)
+    cited = set(re.findall(r"arXiv:? (\d{4}\.\d{4,5})", text))
+    listed = set(re.findall(r"arXiv (\d{4}\.\d{4,5})", (DOCS / "bibliography.md").read_text(encoding="utf-8")))
+    assert len(listed) > 20
+    assert cited <= listed, f"not listed: {cited - listed}"
+
+
+def test_every_page_is_in_the_navigation_and_every_link_on_the_site_leads_somewhere(site: Path) -> None:
+    pages = {p.relative_to(site).as_posix(): p.read_text(encoding="utf-8") for p in site.rglob("*.html")}
+    named = {name: set(re.findall(r"\bid=\"?([^\"\s>]+)", text)) for name, text in pages.items()}
+    navigation = pages["index.html"].split('<nav class="md-nav md-nav--primary', 1)[1].split("</nav>\n  </div>", 1)[0]
+    in_navigation = {"index.html", *re.findall(r'href="([^"#]+\.html)"', navigation)}
+    missing = set(pages) - in_navigation - {"404.html"}
+    assert not missing, f"not in the navigation: {missing}"
+    broken = []
+    for name, text in pages.items():
+        for quoted, bare in re.findall(r"\b(?:href|src)=(?:\"([^\"]*)\"|([^\s>\"]+))", text):
+            address, _, place = unquote(html.unescape(quoted or bare)).partition("#")
+            if name == "404.html" or re.match(r"[a-z]+:", address):
+                continue
+            target = ((site / name).parent / address).resolve() if address else site / name
+            target = target / "index.html" if target.is_dir() else target
+            inside = target.relative_to(site.resolve()).as_posix() if target.exists() and address else name
+            if not target.exists() or (place and inside in named and place not in named[inside] | {"__skip"}):
+                broken.append((name, quoted or bare))
+    assert not broken
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])  # mkdocs looks at the others
@@ -136,10 +181,6 @@ def test_no_formula_is_taken_for_html(page: Path) -> None:
         text = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
     prose = re.sub(r"```.*?```|`[^`]*`|<!--.*?-->|^ {4}.*?$", "", text, flags=re.S | re.M)
     assert not re.findall(r"<[a-z][^>]*>", prose), "write it as code: a browser would hide it"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_one_spelling(page: Path) -> None:
-    prose = re.sub(r"```.*?```|`[^`]*`|https?://\S+", "", page.read_text(encoding="utf-8"), flags=re.S)
-    other = re.findall(r"(?i)\b(?:colors?|centers?|gray|optimi[z]\w+|normali[z]\w+|behaviors?)\b", prose)
-    assert not other, f"the project writes colour, centre, grey, optimise: {other}"
+    assert not re.findall(r"^ *>.*", prose, re.M), "a line that begins with > becomes a quotation"
+    broken = re.findall(r"^(?!\d+\. )[^\s|#*+-].*\n(?:[-+] |=+$|\d+[.)] ).*", prose, re.M)
+    assert not broken, "a line of a paragraph that begins like a list or a heading"

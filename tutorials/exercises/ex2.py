@@ -11,7 +11,7 @@
 # .x0_from_eps(x_t, eps, t). Do not use jsdsd's own objectives here: they are what you build.
 
 # %%
-import torch  # noqa: F401
+import torch
 
 from jsdsd.objectives import particle_mixture  # noqa: F401
 
@@ -97,10 +97,18 @@ def distill_particles(divergence, target, x0, noises, times, rate):
     raise NotImplementedError
 
 
-# %% See it: `python tutorials/exercises/ex2.py` (Problems 6 and 7)
+# %% See it, once Problems 6 and 7 are done: run this file, `python ex2.py`
 def see(divergence, particles=128, steps=400, rate=0.4, seed=0):
     """Your particles on four equal modes, one of them where they start: their share of each, and the divergence."""
-    raise NotImplementedError
+    from jsdsd.sandbox import mode_divergence, mode_histogram, off_centre
+
+    generator = torch.Generator().manual_seed(seed)
+    x0 = 0.5 * torch.randn(particles, 2, generator=generator)
+    noises = torch.randn(steps, particles, 2, generator=generator)
+    times = torch.linspace(979, 20, steps).long().tolist()
+    x = distill_particles(divergence, off_centre(), x0, noises, times, rate)
+    share = ", ".join(f"{h:.2f}" for h in mode_histogram(x, off_centre()).tolist())
+    return f"{divergence}: share of the modes {share}; divergence {mode_divergence(x, off_centre()):.4f} nats"
 
 
 if __name__ == "__main__":

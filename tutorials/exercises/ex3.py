@@ -89,3 +89,4 @@ def distill_views(grid, camera, denoiser, noises, times, rate, background):
 # a. Halve the length of every part and double their number, in fog of constant density. What does `composite` give?
 #
 # b. Every view of Problem 6 is compared with a picture of its own. What goes wrong if the denoiser knows only one
+#    picture, the front, and is asked about all views?

@@ -118,7 +118,7 @@ def distill_particles(divergence, target, x0, noises, times, rate):
     return x
 
 
-# %% See it: `python tutorials/exercises/ex2.py` (Problems 6 and 7)
+# %% See it, once Problems 6 and 7 are done: run this file, `python ex2.py`
 def see(divergence, particles=128, steps=400, rate=0.4, seed=0):
     """Your particles on four equal modes, one of them where they start: their share of each, and the divergence."""
     from jsdsd.sandbox import mode_divergence, mode_histogram, off_centre
