@@ -79,11 +79,12 @@ def test_a_joint_run_of_one_is_an_sds_run() -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_setting_without_changes_is_what_generate_makes(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    job = Job("a blue car", "jsd_k1", 3.0, (2,), share=0.02)
+@pytest.mark.parametrize(("setting", "objective"), [("jsd_k1", "jsd"), ("seeded", None)])
+def test_a_setting_is_what_generate_makes(tmp_path, setting: str, objective: str | None) -> None:  # type: ignore[no-untyped-def]
+    job = Job("a blue car", setting, 3.0, (2,), share=0.02)
     perform(job, tmp_path)
     mine = jsdsd.Asset.load(job.assets(tmp_path)[0])
-    theirs = jsdsd.generate("a blue car", seed=2, steps=2, progress=False)
+    theirs = jsdsd.generate("a blue car", objective=objective, seed=2, steps=2, progress=False)
     assert mine.grid.resolution == RESOLUTION
     assert all(torch.equal(a, b) for a, b in zip(mine.grid.levels, theirs.grid.levels, strict=True))  # type: ignore[union-attr]
 

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 TEXTS += [p for p in sorted((ROOT / "docs").rglob("*.md")) if p.name != "bibliography.md"]  # it holds others' titles
 CODE = [p for folder in ("jsdsd", "tutorials", "tests", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
-MODULES = ("jsdsd", "jsdsd.objectives", "jsdsd.sandbox", "jsdsd.toybox", "jsdsd.pipeline.guidance")
+PARTS = ("objectives", "sandbox", "toybox", "pipeline.guidance", "pipeline.view_denoiser")
+MODULES = ("jsdsd", *(f"jsdsd.{part}" for part in PARTS))
 AMERICAN = re.compile(
     r"(?i)\b(?:colors?|colored|centers?|centered|gray|behaviors?|neighbors?|label(?:ed|ing)|model(?:ed|ing)|analyz\w+"
     r"|[a-z]+iz(?:e|ed|es|er|ers|ing|ations?))\b"
@@ -53,7 +54,8 @@ def parameters() -> Iterator[tuple[str, str]]:
     """(owner, name) of every parameter, field and attribute of what is public."""
     for module in MODULES:
         home = importlib.import_module(module)
-        for name in getattr(home, "__all__", ["Guidance", "Embeddings", "ViewDenoiser"]):
+        own = [name for name, value in vars(home).items() if getattr(value, "__module__", "") == module]
+        for name in getattr(home, "__all__", [name for name in own if name[0] != "_"]):
             value = getattr(home, name)
             members = [value]
             if isinstance(value, type):
