@@ -1,13 +1,16 @@
 """Do `channels_last` and torch.compile help?  U-Net and VAE of the toybox, side by side, on this machine.
 
-Prints the time of a call (best of ROUNDS, after a warm-up) and the largest difference from the plain result: processor
-time on the CPU, so run it with OMP_NUM_THREADS=1; wall time on a GPU, `python benchmarks/layouts.py --device cuda`.
+Prints the time of a call (best of ROUNDS, after a warm-up): processor time on the CPU, so run it with
+OMP_NUM_THREADS=1; wall time on a GPU, `python benchmarks/layouts.py --device cuda`.  Then the largest difference from
+the plain result, and the wall time of the first call, in which torch.compile compiles.  What takes longer than LIMIT
+seconds is stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from jsdsd.pipeline.guidance import Guidance
 
-VIEWS, ROUNDS = 4, 10
+VIEWS, ROUNDS, LIMIT = 4, 10, 600
 
 
 def unet_call(guidance: Guidance) -> Callable[[], Tensor]:
@@ -49,20 +52,27 @@ def channels_last(guidance: Guidance) -> None:
 
 
 def compiled(guidance: Guidance) -> None:
-    guidance.unet = torch.compile(guidance.unet)
-    guidance.vae.encoder = torch.compile(guidance.vae.encoder)
+    guidance.unet = torch.compile(guidance.unet, dynamic=False)
+    guidance.vae.encoder = torch.compile(guidance.vae.encoder, dynamic=False)
 
 
-def seconds(call: Callable[[], Tensor], device: str) -> tuple[float, Tensor]:
-    times: list[float] = []
+def seconds(call: Callable[[], Tensor], device: str) -> tuple[float, float, Tensor]:
+    """Of the best call after the third; of the first on the wall clock; and what the calls return."""
     clock = time.process_time if device == "cpu" else time.perf_counter
-    for _ in range(ROUNDS + 3):
+    began = time.perf_counter()
+    call()
+    first, times = time.perf_counter() - began, []
+    for _ in range(ROUNDS + 2):
         started = clock()
         result = call()
         if device != "cpu":
             torch.cuda.synchronize()
         times.append(clock() - started)
-    return min(times[3:]), result
+    return min(times[2:]), first, result
+
+
+def too_long(*_: Any) -> None:
+    raise TimeoutError(f"stopped after {LIMIT} s")
 
 
 def main() -> None:
@@ -70,17 +80,24 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     device = parser.parse_args().device
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    first: dict[str, tuple[float, Tensor]] = {}
-    for change in (plain, channels_last, compiled):
-        guidance: Any = Guidance.load("toybox", device=device)
-        calls = {"U-Net, one call": unet_call, "VAE, forward and backward": vae_call}
-        change(guidance)
-        for name, make in calls.items():
-            took, result = seconds(make(guidance), device)
-            first.setdefault(name, (took, result))
-            before, expected = first[name]
+    plainly: dict[str, tuple[float, Tensor]] = {}
+    signal.signal(signal.SIGALRM, too_long)
+    for name, make in {"U-Net, one call": unet_call, "VAE, forward and backward": vae_call}.items():
+        for change in (plain, channels_last, compiled):
+            guidance: Any = Guidance.load("toybox", device=device)
+            change(guidance)
+            signal.alarm(LIMIT)
+            try:
+                took, first, result = seconds(make(guidance), device)
+            except TimeoutError as stopped:
+                print(f"{change.__name__:14} {name:26} {stopped}", flush=True)
+                continue
+            finally:
+                signal.alarm(0)
+            before, expected = plainly.setdefault(name, (took, result))
             apart = float((result - expected).abs().max() / expected.abs().max())
-            print(f"{change.__name__:14} {name:26} {1000 * took:7.1f} ms  x {before / took:.2f}  differs {apart:.0e}")
+            ratio = f"x {before / took:.2f}  differs {apart:.0e}  first call {first:.1f} s"
+            print(f"{change.__name__:14} {name:26} {1000 * took:7.1f} ms  {ratio}", flush=True)
 
 
 if __name__ == "__main__":

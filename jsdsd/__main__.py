@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="of the U-Net (default: depends on the device)")
     add("--memory", type=int, metavar="GB", help="SDXL's sizes for a GPU of 8, 12, 16, 24 or 40 GB (default: yours)")
     add("--latent", action=argparse.BooleanOptionalAction, help="a grid of latents, no VAE: less memory, worse shapes")
+    add("--compile", action="store_true", help="compile the U-Net: minutes at first, faster steps after that")
     add("--layout", choices=("plain", "t3bench"), default="plain", help="where files go (docs/t3bench.md)")
     add("--method", default="jsdsd", metavar="NAME", help="of the t3bench layout: the method's name")
     add("--group", default="single", choices=("single", "surr", "multi"), help="of the t3bench layout: which prompts")
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded: dict[tuple[object, ...], Guidance] = {}
 
         def load(job: Job) -> Guidance:
-            return guidance(loaded, job, args.device, local)
+            return guidance(loaded, job, args.device, local, args.compile)
 
         def make(job: Job, model: Guidance) -> Asset:
             import jsdsd
@@ -137,9 +138,9 @@ def planned(args: argparse.Namespace) -> list[Job]:
     from .pipeline.views import ViewWords
 
     if args.resume:
-        plain, theirs = parser().parse_args(["--resume", ""]), ("resume", "steps", "device", "layout", "quiet")
-        changed = [n for n, value in vars(plain).items() if n not in theirs and getattr(args, n) != value]
-        if changed:
+        allowed = ("resume", "steps", "device", "compile", "layout", "quiet")
+        plain = vars(parser().parse_args(["--resume", ""]))
+        if changed := [n for n, value in plain.items() if n not in allowed and getattr(args, n) != value]:
             given = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
             raise ValueError(f"--resume goes on with a run as it was begun, --steps aside: leave out {given}")
         return jobs.found_jobs(args.resume, args.steps, T3BENCH_FILES if args.layout == "t3bench" else tuple(FILES))
@@ -164,7 +165,9 @@ def planned(args: argparse.Namespace) -> list[Job]:
     return made
 
 
-def guidance(loaded: dict[tuple[object, ...], Guidance], job: Job, device: str | None, local: int) -> Guidance:
+def guidance(
+    loaded: dict[tuple[object, ...], Guidance], job: Job, device: str | None, local: int, compiled: bool
+) -> Guidance:
     """The job's model, loaded once; each process of a machine takes its own GPU."""
     wanted = job.model, job.dtype, job.memory_gb
     if wanted not in loaded:
@@ -179,7 +182,9 @@ def guidance(loaded: dict[tuple[object, ...], Guidance], job: Job, device: str |
         loaded.clear()  # one at a time in memory
         dtype = getattr(torch, job.dtype) if job.dtype else None
         with full_memory_in_words():
-            loaded[wanted] = Guidance.load(job.model, device=place, dtype=dtype, preset=job.memory_gb)
+            loaded[wanted] = model = Guidance.load(job.model, device=place, dtype=dtype, preset=job.memory_gb)
+        if compiled:
+            model.unet = torch.compile(model.unet)
     return loaded[wanted]
 
 

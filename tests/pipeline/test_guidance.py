@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler
 
 import jsdsd
 from jsdsd import toybox
+from jsdsd.__main__ import OK, main
 from jsdsd.objectives import ddim_sketch
 from jsdsd.pipeline.guidance import Guidance
 from jsdsd.pipeline.view_denoiser import ViewDenoiser
@@ -197,6 +198,34 @@ def test_a_prompt_whose_view_words_would_be_cut_off_is_refused(guidance: Guidanc
         guidance.check_prompt(fits + " red")
     with pytest.raises(ValueError, match="too long"):
         jsdsd.generate(fits, model=guidance, view_words=ViewWords((("front right of it", 0.0),)))
+
+
+def test_a_compiled_unet_makes_the_same_object(
+    guidance: Guidance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With PyTorch's tracer, but no compiler behind it: to the same bytes."""
+    small = ["--steps", "1", "--resolution", "12", "--views-per-step", "1", "--objective", "sds", "--quiet"]
+    compile_, graphs = torch.compile, []
+
+    def traced(net: Any) -> Any:
+        return compile_(net, backend=lambda graph, example: graphs.append(graph) or graph.forward)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    monkeypatch.setattr("jsdsd.__main__.save_all", lambda asset, folder: asset.save(folder / "asset.safetensors"))
+    for name in ("plain", "--compile"):
+        more = [name] if name == "--compile" else []
+        assert main(["a red mug", "-o", str(tmp_path / name), *small, *more]) == OK
+        assert bool(graphs) == bool(more)
+    plain, compiled = (jsdsd.Asset.load(tmp_path / name / "asset.safetensors") for name in ("plain", "--compile"))
+    assert all(torch.equal(a, b) for a, b in zip(plain.grid.levels, compiled.grid.levels, strict=True))
+
+
+def test_a_compiled_unet_takes_its_turn_on_a_device() -> None:
+    guidance = Guidance.load("toybox")
+    guidance.unet = torch.compile(guidance.unet, backend="eager")
+    guidance.device = torch.device("cpu", 0)  # as a GPU, for the turns
+    guidance.encode_prompts(["a mug"])
+    assert guidance.unet.config.sample_size == guidance.latent_shape[-1]
 
 
 def copy_of_the_toybox(folder: Path) -> Path:
