@@ -50,7 +50,7 @@ SIZES = (1, 4, 64) if FAST else (1, 4, 16, 64, 256)  # ensemble sizes
 #
 # whose exact denoiser predicts eps_q. It says: from *here*, noise more likely came from one of us over there. So
 #
-#     grad = w_f(log p_t/q_t) · (eps_hat - eps_q)
+#     grad = w_f(p_t/q_t) · (eps_hat - eps_q)
 #     w_f  = 1 for reverse KL
 #
 # **Claim.** Five lines give the library's `Ensemble(ReverseKL())`, and the term repels: with a target that pulls

@@ -143,7 +143,7 @@ def _ensemble(
     weigh: Callable[[Divergence, Tensor], Tensor] = lambda d, u: d.weight(u),
     count: bool = True, clean: bool = False,
 ) -> Tensor:  # fmt: skip
-    """w_f(log r) (eps_hat - eps_q); the keywords are the mistakes' switches."""
+    """w_f(r) (eps_hat - eps_q); the keywords are the mistakes' switches."""
     x_t = target.schedule.add_noise(x0, eps, t)
     log_q, eps_q = particle_mixture(target.schedule, x0, x_t, t)
     log_p = target.log_prob(x_t, None if clean else t)
@@ -163,7 +163,7 @@ ENSEMBLE_GRADIENT = Problem(
                 "Only w eps_hat is left. Without eps_q nothing keeps the particles apart: the gradient is w (eps_hat "
                 "- eps_q)."),
         Mistake("weight dropped", lambda *a: _ensemble(*a, weigh=lambda d, u: torch.ones_like(u)),
-                "Without w_f(log r) every divergence is reverse KL."),
+                "Without w_f(r) every divergence is reverse KL."),
         Mistake("log ratio upside down", lambda *a: _ensemble(*a, weigh=lambda d, u: d.weight(-u)),
                 "log_ratio is log p_t - log q_t, the target on top. Upside down, D and 1 - D are swapped."),
         Mistake("r taken for log r", lambda *a: _ensemble(*a, weigh=lambda d, u: d.weight(u.exp())),

@@ -1,6 +1,6 @@
 """Particles that know of each other: score distillation under any f-divergence.
 
-    grad = w_f(log_ratio) (eps_hat(x_t) - eps_q(x_t)),     log_ratio = log p_t/q_t at x_t
+    grad = weight(log_ratio) (eps_hat(x_t) - eps_q(x_t)),     log_ratio = log p_t/q_t at x_t
 
 q_t is the mixture of the noised particles, eps_q the noise its exact denoiser predicts (so eps_hat - eps_q = sigma
 (s_q - s_p)). SDS is the special case of a particle that believes to be alone: then eps_q = eps, and w is 1.

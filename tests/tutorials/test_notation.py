@@ -87,3 +87,9 @@ def test_alpha_and_sigma_belong_to_diffusion(name: str) -> None:
     text = path.read_text(encoding="utf-8")
     names = {t.string for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.NAME}
     assert not names & {"alpha", "alphas", "sigma", "sigmas"}, "say opacity, density, transmittance"
+
+
+def test_the_weight_is_a_function_of_the_ratio_and_only_the_code_takes_its_logarithm() -> None:
+    """w_f(r) = r² f''(r), `weight(log_ratio)`: w_f(log r) would be neither."""
+    places = [*TEXTS, *(path for path in CODE if path.parts[-3] != "tests")]
+    assert not [path.name for path in places if re.search(r"w_f\(\s*log", path.read_text(encoding="utf-8"))]

@@ -77,7 +77,7 @@ def jsd_bound(on_target, on_generated):
 def fit_mean(divergence, target, mean, std, z, rate, steps):
     """Gradient descent on the mean of q = N(mean, std² I) towards a target p, under any f-divergence.
 
-    Each step: x = mean + std z, grad = average over the samples of w_f(log r) (s_q - s_p) at x, and one step of length
+    Each step: x = mean + std z, grad = average over the samples of w_f(r) (s_q - s_p) at x, and one step of length
     `rate` against it. log r = log p(x) - log q(x); s_p, s_q: the scores, grad_x log p and grad_x log q.
 
     divergence: has .weight(log_ratio) -> (N,). target: has .log_prob(x) -> (N,) and .score(x) -> (N, 2).

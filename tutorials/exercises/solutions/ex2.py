@@ -90,7 +90,7 @@ def jsd_gradient(denoiser, x0, x_t, eps, t, minority_weight):
 
 # %% Problem 6 (6 points)
 def ensemble_gradient(divergence, target, x0, eps, t):
-    """w_f(log r) (eps_hat - eps_q) at x_t: score distillation of N particles that know of each other.
+    """w_f(r) (eps_hat - eps_q) at x_t: score distillation of N particles that know of each other.
 
     q_t is the mixture of the noised particles, 1/N sum_i N(alpha x0_i, sigma² I), and eps_q = -sigma grad log q_t;
     r = p_t / q_t. `particle_mixture(schedule, x0, x_t, t)` returns log q_t (N,) and eps_q (N, d); points for style if
