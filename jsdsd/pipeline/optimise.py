@@ -99,9 +99,10 @@ def optimise(
     embeddings = guidance.encode_prompts(view_prompts(prompt, words), negative_prompt)
     # its own stream of random numbers, so that a resumed run draws it again and other objectives never notice
     noise = torch.randn(1, *guidance.latent_shape, generator=torch.Generator().manual_seed(seed + OWN_NOISE))
-    denoiser = ViewDenoiser(guidance, embeddings, guidance_scale, noise)
+    denoiser = ViewDenoiser(guidance, embeddings, guidance_scale, noise, counted=resume is not None)
     if perp_neg:
-        denoiser = PerpNegDenoiser(guidance, embeddings, guidance_scale, words, view_word, perp_neg, noise)
+        more = (words, view_word, perp_neg, noise, resume is not None)
+        denoiser = PerpNegDenoiser(guidance, embeddings, guidance_scale, *more)
     adam = adam_for([grid], density_rate, colour_rate)
     picture: list[Render] = []
     done = resume.restore(grid, adam, generator) if resume else 0

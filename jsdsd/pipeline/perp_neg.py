@@ -36,13 +36,14 @@ class PerpNegDenoiser(ViewDenoiser):
         view_word: Callable[[float, float], str],
         weight: float,
         noise: Tensor | None = None,
+        counted: bool = False,
     ):
         self.weight = weight
         found = other_words(words, view_word)
         self.count = max(map(len, found))
         # Words with fewer others, as "overhead" with none, name themselves: their part at right angles is zero.
         self.others = torch.tensor([(row + [i] * self.count)[: self.count] for i, row in enumerate(found)])  # (P, K)
-        super().__init__(guidance, embeddings, guidance_scale, noise)
+        super().__init__(guidance, embeddings, guidance_scale, noise, counted)
 
     def look(self, index: Sequence[int]) -> None:
         super().look(index)

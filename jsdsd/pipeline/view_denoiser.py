@@ -14,7 +14,8 @@ from .guidance import Embeddings, Guidance
 class ViewDenoiser:
     """The objectives' denoiser for one batch of views: `look` says which embedded prompt each picture answers to.
 
-    noise (1, 4, h, w): the asset's own, the same for all views; needed by `sketch` alone.
+    noise (1, 4, h, w): the asset's own, the same for all views (objectives/seeded.py).  counted: True in a resumed run,
+    whose first step, before the break, has counted the calls of the sketch.
     """
 
     def __init__(
@@ -23,10 +24,11 @@ class ViewDenoiser:
         embeddings: Embeddings,
         guidance_scale: float | None = None,
         noise: Tensor | None = None,
+        counted: bool = False,
     ):
         self.guidance, self.embeddings, self.schedule = guidance, embeddings, guidance.schedule
         self.guidance_scale = guidance.guidance_scale if guidance_scale is None else guidance_scale
-        self.noise, self._sketches = noise, {}  # type: Tensor | None, dict[int, Sketch]
+        self.noise, self.counted, self._sketches = noise, counted, {}  # type: Tensor | None, bool, dict[int, Sketch]
         self.look(range(len(embeddings.tokens)))
 
     def look(self, index: Sequence[int]) -> None:
@@ -57,4 +59,4 @@ class ViewDenoiser:
             noise = self.noise.to(self.guidance.device).expand(len(self.embeddings.tokens), -1, -1, -1)
             self._sketches[t] = ddim_sketch(predict, self.schedule, noise, t)
         level, x_t, eps_hat = self._sketches[t]
-        return Sketch(level, x_t[self.index], eps_hat[self.index]), calls
+        return Sketch(level, x_t[self.index], eps_hat[self.index]), 0 if self.counted else calls

@@ -65,6 +65,16 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bytes(guidance: Guidance, tmp_p
         assert same(Asset.load(place), whole)
 
 
+def test_a_break_while_the_sketch_is_followed(guidance: Guidance, tmp_path: Path) -> None:
+    """The first three of twelve steps follow it: it is made again, and its calls are counted once."""
+    place, more = tmp_path / "run.safetensors", {"objective": "seeded", "steps": 12}
+    whole = made(guidance, **more)
+    with pytest.raises(KeyboardInterrupt):
+        made(guidance, place, callback=stop_after(2), **more)
+    assert same(made(guidance, place, resume=True, **more), whole)
+    assert [h["unet_calls"] for h in whole.history] == [13 * 9, 0, 0] + [3] * 9
+
+
 @pytest.mark.parametrize("forgotten", ["generator", "adam", "grid"])
 def test_a_resume_that_forgets_a_part_of_the_state_is_noticed(
     guidance: Guidance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str
