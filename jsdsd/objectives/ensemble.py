@@ -37,6 +37,8 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not isinstance(self.divergence, Divergence):
             raise TypeError(f"divergence must be an object like JensenShannon(), got {self.divergence!r}")
+        if self.log_odds is not None and (isinstance(self.log_odds, type) or not hasattr(self.log_odds, "log_ratio")):
+            raise TypeError(f"log_odds must be an object like LearnedLogOdds(), or None, got {self.log_odds!r}")
 
     @classmethod
     def saturating(cls, log_odds: LogOdds | None = None) -> Ensemble:
@@ -70,7 +72,6 @@ class Ensemble:
         if self.log_odds is not None or not isinstance(self.divergence, ReverseKL):
             log_odds = self.log_odds or EnsembleLogOdds()
             log_ratio = log_odds.log_ratio(x_t, t, Situation(denoiser, schedule, x0, log_q, generator))  # (N,)
-            weight = self.divergence.weight(log_ratio)
-            grad = grad * weight.view(-1, *[1] * (x0.ndim - 1))
+            grad = grad * self.divergence.weight(log_ratio).to(grad).view(-1, *[1] * (x0.ndim - 1))
         x1 = schedule.x0_from_eps(x_t, eps_hat, t)
         return finite_step(DistillationStep(grad, t, x_t, eps_hat, eps_q, (x1,), log_ratio, 1))

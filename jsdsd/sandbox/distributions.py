@@ -27,8 +27,8 @@ class GaussianMixture:
     means (K, d); std one number or (K,), > 0, same units; weights (K,) > 0, normalised here, None = equal. groups
     (K,) long: which *mode* a component belongs to (several may make one crescent); None = each its own. ValueError
     for wrong shapes, non-positive std or weights, NaN. Computes in the type of `means` (float32 unless it is floating
-    already). Every method at points x (B, d) takes t as an int or (B,) long, and raises ValueError for another shape
-    or a t outside the schedule.
+    already), at points of any floating type. Every method at points x (B, d) takes t as an int or (B,) long, and
+    raises ValueError for another shape or a t outside the schedule.
     """
 
     guidance_scale = 1.0  # a mixture without classes has nothing to guide: every scale predicts the same
@@ -113,13 +113,16 @@ class GaussianMixture:
         return alpha * (pull @ self.means) - pull.sum(1, keepdim=True) * x
 
     def predict_eps(self, x_t: Tensor, t: Time, guidance_scale: float | None = None) -> Tensor:
-        """The exact noise prediction -sigma_t score(x_t, t), (B, d); without classes guidance changes nothing."""
-        return self.schedule.eps_from_score(self.score(x_t, t), t)
+        """The exact noise prediction -sigma_t score(x_t, t), (B, d), x_t's type; without classes guidance changes
+        nothing.
+        """
+        return self.schedule.eps_from_score(self.score(x_t, t), t).to(x_t)
 
     def _components(self, x: Tensor, t: Time | None) -> tuple[Tensor, float | Tensor, Tensor]:
         """log(w_k N(x; alpha m_k, var_k)) (B, K), alpha, var (K,) or, with one t per sample, (B, K)."""
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"points must have shape (B, {self.dim}), got {tuple(x.shape)}")
+        x = x.to(self.means.dtype)
         alpha, sigma = (1.0, 0.0) if t is None else self.schedule.levels(t, x)  # float or (B, 1)
         var = torch.as_tensor(alpha**2 * self.std**2 + sigma**2)  # (K,) or (B, K)
         if isinstance(alpha, Tensor):

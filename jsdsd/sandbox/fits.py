@@ -41,8 +41,11 @@ def gaussian_divergence(divergence: Divergence, target: GaussianMixture, mean: T
     """D_f(target ‖ N(mean, exp(log_std)²)) in 1-D for grids of parameters (...), nats; differentiable, by quadrature.
 
     Trapezoid rule, a third of the target's finest std apart, over 7 times the target's own reach either side: exact
-    to rounding for a std from half the finest to the target's reach. ValueError unless the target is 1-D.
+    to rounding for a std from half the finest to the target's reach. ValueError unless the target is 1-D,
+    TypeError for what is no Divergence.
     """
+    if not isinstance(divergence, Divergence):
+        raise TypeError(f"divergence must be an object like JensenShannon(), got {divergence!r}")
     if target.dim != 1:
         raise ValueError(f"needs a 1-D target, like two_modes(3.0); got dimension {target.dim}")
     std, finest, span = log_std.exp(), float(target.std.min()), _span(target)

@@ -99,6 +99,7 @@ def _two_sets(a: Tensor, b: Tensor) -> None:
 
 
 def _points(points: Tensor, target: GaussianMixture) -> Tensor:
+    points = torch.as_tensor(points)  # an array or a list is as good
     if points.ndim != 2 or points.shape[1] != target.dim or len(points) == 0:
         raise ValueError(f"points must have shape (N, {target.dim}) with N >= 1, got {tuple(points.shape)}")
     if not points.isfinite().all():

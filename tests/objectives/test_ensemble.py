@@ -131,5 +131,8 @@ def test_refusals(random_denoiser: type) -> None:
     for wrong in ("jsd", JensenShannon, None):
         with pytest.raises(TypeError, match=r"an object like JensenShannon\(\)"):
             Ensemble(wrong)  # type: ignore[arg-type]
+    for no_log_odds in ("learned", LearnedLogOdds):
+        with pytest.raises(TypeError, match=r"an object like LearnedLogOdds\(\)"):
+            Ensemble(JensenShannon(), no_log_odds)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="has no log_prob"):
         Ensemble(JensenShannon()).gradient(random_denoiser(0), gaussian(2, 2), 100)

@@ -225,8 +225,6 @@ def test_refusals() -> None:
         LearnedLogOdds(updates=0)
     with pytest.raises(ValueError, match="warmup >= 0"):
         LearnedLogOdds(warmup=-1)
-    with pytest.raises(ValueError, match="memory must be >= 0 and < 1, got 1"):
-        LearnedLogOdds(memory=1)
     with pytest.raises(ValueError, match="bound must be > 0"):
         LearnedLogOdds(bound=0.0)
     with pytest.raises(ValueError, match=r"shape \(256, 1\), got \(256, 2\)"):

@@ -56,6 +56,19 @@ def test_log_density_equals_torchs_own_mixture(seed: int, t: int, dim: int) -> N
     assert torch.allclose(target.log_prob(x, t), slow.log_prob(x), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("mixed", [torch.float32, torch.float64])
+def test_points_of_another_type_than_the_means(mixed: torch.dtype) -> None:
+    """Means from numpy are float64, particles float32: the same answers, and a prediction in the points' type."""
+    exact, x, t = random_target(4), gaussian(6, 2).float().double(), torch.arange(6) * 190
+    target = GaussianMixture(exact.means.to(torch.float32 if mixed == torch.float64 else torch.float64), exact.std)
+    same = GaussianMixture(target.means.double(), exact.std)
+    for level in (300, t):
+        got = target.predict_eps(x.to(mixed), level)
+        assert got.dtype == mixed
+        assert torch.allclose(got.double(), same.predict_eps(x, level), atol=1e-4)
+        assert torch.allclose(target.log_prob(x.to(mixed), level).double(), same.log_prob(x, level), atol=1e-4)
+
+
 def test_one_t_per_point_is_a_loop_over_points() -> None:
     target, x, t = random_target(3), gaussian(4, 2), torch.tensor([0, 100, 700, 999])
     for i in range(4):

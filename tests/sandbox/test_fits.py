@@ -109,6 +109,9 @@ def test_refusals() -> None:
         fit_gaussian(RKL, ring())
     with pytest.raises(ValueError, match="weight"):
         two_modes(2.0, 1.0)
+    for no_divergence in ("jsd", JensenShannon):
+        with pytest.raises(TypeError, match="an object like JensenShannon"):
+            fit_gaussian(no_divergence, two_modes(2.0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="zooms"):
         fit_gaussian(RKL, two_modes(2.0), zooms=-1)
     with pytest.raises(ValueError, match="1-D target"):

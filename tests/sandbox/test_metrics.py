@@ -61,6 +61,13 @@ def test_unequal_weights_are_compared_with_the_truth() -> None:
     assert mode_divergence(equal, target) == pytest.approx(expected, abs=1e-5)
 
 
+def test_arrays_and_lists_are_points_too() -> None:
+    target, x = ring(), ring().sample(20, seeded(4))
+    for metric in (mode_histogram, mode_divergence, on_mode_share, spread_ratio):
+        assert torch.equal(*(torch.as_tensor(metric(points, target)) for points in (x, x.numpy())))
+        assert torch.equal(*(torch.as_tensor(metric(points, target)) for points in (x, x.tolist())))
+
+
 def test_share_on_a_mode_is_rayleighs() -> None:
     x = ring().sample(20_000, seeded(0))
     for radius in (1.0, 2.0):

@@ -17,6 +17,7 @@ from jsdsd.objectives import (
     SDS,
     Anneal,
     Ensemble,
+    ForwardKL,
     JensenShannon,
     LearnedLogOdds,
     ReverseKL,
@@ -25,6 +26,7 @@ from jsdsd.objectives import (
 )
 from jsdsd.objectives.distillation import DistillationStep
 from jsdsd.sandbox import (
+    GaussianMixture,
     Particles,
     fit_particles,
     mode_divergence,
@@ -98,6 +100,17 @@ def test_same_seed_same_bytes_for_every_objective(objective: object) -> None:
     runs = [fit_particles(ring(), objective, 32, 20, seed) for seed in (1, 1, 2)]  # type: ignore[arg-type]
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
     assert runs[0].shape == (32, 2) and not runs[0].requires_grad
+
+
+def test_a_target_in_float64_is_fitted_as_well() -> None:
+    """As numpy hands it over: the run is that of the same target in float32, but for rounding."""
+    means = torch.tensor([[1.0, 0.5], [-1.0, 0.0], [0.0, -1.5]])
+    for objective in (SDS(), Ensemble(JensenShannon()), Ensemble(ForwardKL())):
+        single, double = (
+            fit_particles(GaussianMixture(m, 0.3), objective, 16, 30) for m in (means, means.double().numpy())
+        )
+        assert single.dtype == double.dtype == torch.float32
+        assert torch.allclose(single, double, atol=1e-3)
 
 
 def test_records_and_trajectories_tell_the_run() -> None:
