@@ -155,7 +155,9 @@ def watch(progress):
 
 
 try:
-    jsdsd.generate(PROMPT, model=guidance, seed=SEED, steps=FULL_RUN, callback=watch, progress=False)
+    jsdsd.generate(
+        PROMPT, model=guidance, objective="jsd", seed=SEED, steps=FULL_RUN, callback=watch, progress=False
+    )
 except KeyboardInterrupt as stop:
     unfinished = stop.asset
 with tempfile.TemporaryDirectory() as folder:

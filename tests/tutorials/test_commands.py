@@ -42,6 +42,7 @@ ELSEWHERE = {  # module or script -> what does its work
     "jsdsd.toybox.bench": "make evidence, tests/toybox/test_bench_runs.py",
     "jsdsd.sandbox.results": "make sandbox-results, tests/sandbox/test_results.py",
     "benchmarks/renderer.py": "make bench",
+    "benchmarks/sdxl_full.py": "make sdxl-full",
     "benchmarks/layouts.py": "tests/tutorials/test_commands.py",
     "benchmarks/processes.py": "tests/tutorials/test_commands.py",
     "benchmarks/pixel_gradients.py": "tests/tutorials/test_commands.py",
