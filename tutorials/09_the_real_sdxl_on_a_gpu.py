@@ -212,8 +212,7 @@ ax.set_ylim(bottom=0)
 # - **A picture by SDXL.** None is shown that this project did not make.
 # - **Clipping.** SDS with SDXL is known to need its gradient on the rendered pixels clipped. For SDXL `generate` does
 #   so, at a published value; whether it is the right one for this loop was not measured.
-# - **Low memory.** `preset=8`, 12, 16, 24 or 40 chooses sizes for a card of so many GB; there is no CPU offload in a
-#   step.
+# - **Low memory.** `preset=8`, 12, 16, 24 or 40 chooses sizes for a card of so many GB; in a step nothing is offloaded.
 # - **Several GPUs.** One process per GPU, sharing a list of prompts: [docs/gpu.md](../docs/gpu.md).
 # - **Other models.** Distilled ones (Turbo, Lightning) predict something else and are no priors for distillation.
 #

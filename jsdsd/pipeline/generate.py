@@ -145,7 +145,8 @@ def generate(
         told = (*size, rows, settings["latent"]) in guidance.plans
         need = check_memory(guidance, *size, rows, settings["latent"])
         if progress and not told:
-            tqdm.write(f"{need}", file=sys.stderr)
+            slow = "\nno GPU is used: a step of SDXL takes a minute or more" if guidance.device.type == "cpu" else ""
+            tqdm.write(f"{need}{slow}", file=sys.stderr)
     settings["versions"] = versions()
     runs = [{"prompt": text, "seed": seed + i, **settings} for text in prompts for i in range(num_assets)]
     assets: list[Asset] = []

@@ -166,6 +166,11 @@ def test_every_preset_fits_its_card_with_room_for_cuda(gigabytes: int) -> None:
     assert need.networks / GB == pytest.approx(5.47, abs=0.02)  # 2.567e9 weights of 2 bytes, 8.4e7 of 4
     assert 0.5 * gigabytes < need.total / GB < (0.7 if gigabytes > 8 else 0.8) * gigabytes
     assert preset.latent == (gigabytes == 8)
+    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| {gigabytes} GB |"))
+    pixels, renders = f"| {preset.numerics.image_size} px", ", ".join(map(str, preset.render_sizes)).rsplit(", ", 1)
+    assert pixels in row and f"{preset.resolution}³ | {preset.views_per_step} |" in row
+    assert renders[0] in row and f"{renders[1]} px" in row and f"| {need.total / GB:.1f} GB |" in row
 
 
 def test_the_preset_goes_with_the_cards_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +196,8 @@ def test_a_large_model_is_announced_once_and_refused_where_it_cannot_fit(
     run: dict[str, Any] = {"model": guidance, "steps": 1, "resolution": 16, "render_sizes": (32,), "objective": "sds"}
     for _ in range(2):
         jsdsd.generate("a corgi", progress=True, **run)
-    assert capsys.readouterr().err.count("memory plan:") == 1
+    said = capsys.readouterr().err
+    assert said.count("memory plan:") == said.count("no GPU is used") == 1
     guidance.device = torch.device("cuda")
     facts = type("Properties", (), {"total_memory": 1000})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
