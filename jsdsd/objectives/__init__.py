@@ -36,7 +36,7 @@ from .log_odds import (
     particle_mixture,
     saturating_weight,
 )
-from .seeded import OwnNoise, Seeded, ddim_sketch
+from .seeded import Seeded
 
 __all__ = [
     "DIVERGENCES",
@@ -57,7 +57,6 @@ __all__ = [
     "JensenShannon",
     "LearnedLogOdds",
     "Objective",
-    "OwnNoise",
     "ReverseKL",
     "Schedule",
     "Seeded",
@@ -67,7 +66,6 @@ __all__ = [
     "UniformTime",
     "calibration_curve",
     "ddim_invert",
-    "ddim_sketch",
     "discriminator",
     "distill",
     "guide",

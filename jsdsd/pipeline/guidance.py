@@ -45,6 +45,11 @@ class Embeddings:
             self.tokens[index], self.vectors[index], self.negative_tokens[index], self.negative_vectors[index]
         )
 
+    def shifted(self, delta: Tensor) -> Embeddings:
+        """With tokens + delta (1 or P, L, C), in the tokens' type."""
+        tokens = (self.tokens + delta).to(self.tokens.dtype)
+        return Embeddings(tokens, self.vectors, self.negative_tokens, self.negative_vectors)
+
 
 class Guidance:
     """A text-to-image model that judges renders.
@@ -164,6 +169,10 @@ class Guidance:
                         f"{tokenizer.model_max_length}; shorten it"
                     )
 
+    def count_tokens(self, prompt: str) -> int:
+        """Of the prompt alone, without the tokens for its start and end."""
+        return len((self.pipe.tokenizer or self.pipe.tokenizer_2)(prompt).input_ids) - 2
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], negative_prompt: str | None = None) -> Embeddings:
         """Embed P prompts at once.  negative_prompt None is SDXL's zero embedding, "" the empty *text*: not the same.
@@ -233,6 +242,12 @@ class Guidance:
 
         At s = 1 the negative half is not computed.
         """
+        return self.predict_eps_with_gradient(x_t, t, embeddings, guidance_scale)
+
+    def predict_eps_with_gradient(
+        self, x_t: Tensor, t: int | Tensor, embeddings: Embeddings, guidance_scale: float | None = None
+    ) -> Tensor:
+        """`predict_eps` through which gradients flow, to latents and embeddings: for own_words.py."""
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         e, batch = embeddings, len(x_t)
         if len(e.tokens) != batch:

@@ -13,13 +13,14 @@ from .cameras import orbit
 from .checkpoint import Checkpoint
 from .guidance import Guidance
 from .latent import LatentGrid, fit_linear_colours, shrunk
+from .own_words import own_words
 from .perp_neg import PerpNegDenoiser
 from .renderer import Render, render_fields
 from .view_denoiser import ViewDenoiser
 from .views import ViewWords, random_background, random_views, view_prompts, word_indices
 from .voxels import VoxelGrid
 
-OWN_NOISE = 2**32  # added to an asset's seed for the noise that is its own
+OWN_WORDS = 2**32  # added to an asset's seed for the sample that its own words are learned from
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,14 @@ def optimise(
     grid = (LatentGrid(blob, fit_linear_colours(guidance)) if latent else blob).to(guidance.device)
     words, view_word = guidance.all_views(view_words)
     embeddings = guidance.encode_prompts(view_prompts(prompt, words), negative_prompt)
-    # its own stream of random numbers, so that a resumed run draws it again and other objectives never notice
-    noise = torch.randn(1, *guidance.latent_shape, generator=torch.Generator().manual_seed(seed + OWN_NOISE))
-    denoiser = ViewDenoiser(guidance, embeddings, guidance_scale, noise, counted=resume is not None)
+
+    def learn() -> tuple[Tensor, int]:  # from random numbers of its own, so that a resumed run learns the same again
+        first = embeddings[torch.tensor([0], device=guidance.device)]
+        return own_words(guidance, first, guidance.count_tokens(prompt), seed + OWN_WORDS, denoiser.guidance_scale)
+
+    denoiser = ViewDenoiser(guidance, embeddings, guidance_scale, learn, counted=resume is not None)
     if perp_neg:
-        more = (words, view_word, perp_neg, noise, resume is not None)
+        more = (words, view_word, perp_neg, learn, resume is not None)
         denoiser = PerpNegDenoiser(guidance, embeddings, guidance_scale, *more)
     adam = adam_for([grid], density_rate, colour_rate)
     picture: list[Render] = []

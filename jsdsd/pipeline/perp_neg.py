@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .guidance import Embeddings, Guidance
-from .view_denoiser import ViewDenoiser
+from .view_denoiser import Learn, ViewDenoiser
 
 
 class PerpNegDenoiser(ViewDenoiser):
@@ -35,7 +35,7 @@ class PerpNegDenoiser(ViewDenoiser):
         words: Sequence[str],
         view_word: Callable[[float, float], str],
         weight: float,
-        noise: Tensor | None = None,
+        learn: Learn | None = None,
         counted: bool = False,
     ):
         self.weight = weight
@@ -43,7 +43,7 @@ class PerpNegDenoiser(ViewDenoiser):
         self.count = max(map(len, found))
         # Words with fewer others, as "overhead" with none, name themselves: their part at right angles is zero.
         self.others = torch.tensor([(row + [i] * self.count)[: self.count] for i, row in enumerate(found)])  # (P, K)
-        super().__init__(guidance, embeddings, guidance_scale, noise, counted)
+        super().__init__(guidance, embeddings, guidance_scale, learn, counted)
 
     def look(self, index: Sequence[int]) -> None:
         super().look(index)

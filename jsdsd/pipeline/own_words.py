@@ -1,0 +1,93 @@
+"""Words of an asset's own: what to add to a prompt so that it means one sample of the model.
+
+    x0 = the sample that DDIM makes of the seed's noise for the first view's words
+    delta = argmin E |eps_hat(alpha x0 + sigma eps, t; e + delta) - eps|²,    t uniform in [0.6, 0.98]
+
+(textual inversion, arXiv 2208.01618, not re-read: there a token is learned, here a change of the embedded prompt.)
+Learned at high noise, delta says what the sample *is* - its colour, its kind - and little of its details or its view.
+It moves only the places of the prompt's own tokens, so that the view words, which follow them, keep their meaning, and
+is added to the prompt of every view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..objectives.diffusion import Schedule
+from .guidance import Embeddings, Guidance
+
+
+@torch.no_grad()
+def ddim_sample(
+    predict: Callable[[Tensor, int], Tensor], schedule: Schedule, noise: Tensor, steps: int = 25
+) -> Tensor:
+    """The sample (B, ...) that deterministic DDIM (arXiv 2010.02502, Eq. 12 at eta 0; not re-read) makes of `noise`
+    (B, ...) in `steps` calls of predict(x_t, t) -> eps_hat, t falling evenly from the schedule's last level.
+
+    ValueError for steps < 1 or more than there are levels.
+    """
+    if not 1 <= steps <= len(schedule):
+        raise ValueError(f"steps must be 1 to {len(schedule)}, got {steps}")
+    levels = [round((len(schedule) - 1) * (1 - i / steps)) for i in range(steps)]
+    x_t, x1 = noise, noise
+    for t, below in zip(levels, [*levels[1:], None], strict=True):
+        eps_hat = predict(x_t, t)
+        x1 = schedule.x0_from_eps(x_t, eps_hat, t)
+        x_t = x1 if below is None else schedule.add_noise(x1, eps_hat, below)
+    return x1
+
+
+def own_words(
+    guidance: Guidance,
+    embeddings: Embeddings,
+    places: int,
+    seed: int,
+    guidance_scale: float,
+    *,
+    steps: int = 30,
+    batch: int = 8,
+    rate: float = 0.1,
+    low: float = 0.6,
+    high: float = 0.98,
+    sample_steps: int = 25,
+) -> tuple[Tensor, int]:
+    """delta (1, L, C), zero outside the tokens 1 ... places, and the U-Net's calls: `sample_steps` of one picture, and
+    `steps` of `batch` pictures forward and as many backward.
+
+    embeddings: one prompt.  guidance_scale: of the sample; learning has none.  rate: Adam's, in units of the embedding,
+    falling linearly to a tenth; with fewer steps or half the rate the words forget the sample.  low, high: noise
+    levels, fractions of the schedule; lower ones teach the words the picture's view.
+    """
+    generator, schedule = torch.Generator().manual_seed(seed), guidance.schedule
+    noise = torch.randn(1, *guidance.latent_shape, generator=generator).to(guidance.device)
+    x0 = ddim_sample(
+        lambda x_t, t: guidance.predict_eps(x_t, t, embeddings, guidance_scale), schedule, noise, sample_steps
+    )
+    delta = torch.zeros_like(embeddings.tokens[:, 1 : 1 + places], dtype=torch.float32, requires_grad=True)
+    adam = torch.optim.Adam([delta], lr=rate, betas=(0.9, 0.99))
+    rows = torch.zeros(batch, dtype=torch.long, device=guidance.device)
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = rate * (1 - 0.9 * step / steps)
+        even = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch  # one in each of `batch` parts
+        t = ((low + (high - low) * even) * len(schedule)).long().to(guidance.device)  # (batch,)
+        eps = torch.randn(batch, *guidance.latent_shape, generator=generator).to(guidance.device)
+        with torch.enable_grad():
+            x_t = schedule.add_noise(x0.expand(batch, -1, -1, -1), eps, t)
+            eps_hat = guidance.predict_eps_with_gradient(x_t, t, embeddings.shifted(padded(delta, embeddings))[rows], 1)
+            loss = (eps_hat - eps).square().sum()  # no mean: half precision would lose its gradient, Adam does not mind
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    found = padded(delta.detach(), embeddings)
+    if not found.isfinite().all():
+        raise FloatingPointError("the asset's own words are not finite: use dtype=torch.float32, or objective=\"jsd\"")
+    return found, sample_steps + 2 * steps
+
+
+def padded(delta: Tensor, embeddings: Embeddings) -> Tensor:
+    """delta (1, n, C) at the tokens 1 ... n of a prompt's L, (1, L, C)."""
+    after = embeddings.tokens.shape[1] - 1 - delta.shape[1]
+    return torch.nn.functional.pad(delta, (0, 0, 1, after))
