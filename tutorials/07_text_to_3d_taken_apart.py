@@ -288,8 +288,8 @@ for row, (name, car) in zip(axes, cars.items(), strict=True):
 # %% [markdown]
 # ## What was left out
 #
-# - **The default run**: 100 steps with 4 views of `Seeded()`, which begins with a sketch of the seed's own noise, so
-#   that seeds differ, and goes on with JSD; its record is in `asset.history`.
+# - **The default run**: 100 steps with 4 views of `Seeded()`: JSD, asked with words that the seed has learned from one
+#   of the model's own samples, so that seeds differ; its record is in `asset.history`.
 # - **Exporting.** `asset.save("mushroom.glb")` and seven other formats; `asset` in a notebook cell shows the object
 #   itself.
 # - **Choosing among objectives.** A fair comparison needs many prompts and seeds: see the results pages.

@@ -1,6 +1,6 @@
 """What is minimised. Knows no images and no diffusers: a denoiser, points x0, and a gradient on them."""
 
-from .diffusion import Denoiser, Schedule, guide
+from .diffusion import Denoiser, Schedule, ddim_sample, guide
 from .distillation import (
     SDS,
     Anneal,
@@ -66,6 +66,7 @@ __all__ = [
     "UniformTime",
     "calibration_curve",
     "ddim_invert",
+    "ddim_sample",
     "discriminator",
     "distill",
     "guide",

@@ -8,6 +8,7 @@ Source: Ho et al. 2020 (arXiv 2006.11239), Eq. 4; Song et al. 2021 (arXiv 2010.0
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -164,3 +165,21 @@ class Denoiser(Protocol):
 
         Without gradient: the objectives call it under no_grad and count each call.
         """
+
+
+@torch.no_grad()
+def ddim_sample(predict: Callable[[Tensor, int], Tensor], schedule: Schedule, noise: Tensor, steps: int = 25) -> Tensor:
+    """The sample (B, ...) that deterministic DDIM (arXiv 2010.02502, Eq. 12 at eta 0; not re-read) makes of `noise`
+    (B, ...) in `steps` calls of predict(x_t, t) -> eps_hat, t falling evenly from the schedule's last level.
+
+    ValueError for steps < 1 or more than there are levels.
+    """
+    if not 1 <= steps <= len(schedule):
+        raise ValueError(f"steps must be 1 to {len(schedule)}, got {steps}")
+    levels = [round((len(schedule) - 1) * (1 - i / steps)) for i in range(steps)]
+    x_t, x1 = noise, noise
+    for t, below in zip(levels, [*levels[1:], None], strict=True):
+        eps_hat = predict(x_t, t)
+        x1 = schedule.x0_from_eps(x_t, eps_hat, t)
+        x_t = x1 if below is None else schedule.add_noise(x1, eps_hat, below)
+    return x1

@@ -67,9 +67,9 @@ def generate(
 
     prompt: for the toybox a sentence in its words, as "a red mushroom"; for SDXL anything.
     model: "toybox" (embedded), "sdxl", a hub id, a folder in diffusers' layout, or a Guidance.
-    objective: "jsd" (the paper's recipe), "seeded" (first a sketch of the seed's own noise, then JSD), "sdi", "sds", or
-    an object with their `gradient`.  Default: "seeded" for the toybox, on which it was chosen (docs/evidence.md),
-    "jsd" for other models.
+    objective: "jsd" (the paper's recipe), "seeded" (JSD, asked with words that each seed learns for itself), "sdi",
+    "sds", or an object with their `gradient`.  Default: "seeded" for the toybox, on which it was chosen
+    (docs/evidence.md), "jsd" for other models.
     seed: of the first asset; the next ones take seed + 1, ...  On one machine's CPU, with the same number of threads,
     the same seed gives the same bytes.
     steps: optimiser steps, default 100 (SDS, with 1 U-Net call a step instead of 4: 250); SDXL 2000.

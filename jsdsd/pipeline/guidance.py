@@ -83,6 +83,7 @@ class Guidance:
         self.vae = _placed(pipe.vae, device, numerics.vae_dtype)
         if numerics.gradient_checkpointing:
             self.vae.enable_gradient_checkpointing()
+            self.unet.enable_gradient_checkpointing()  # for own_words.py; nothing else asks for its gradient
         self.device, self.dtype, self.numerics = torch.device(device), dtype, numerics
         self.own_size = int(self.unet.config.sample_size) * pipe.vae_scale_factor  # pixels; 48 toybox, 1024 SDXL
         self.image_size = numerics.image_size or self.own_size

@@ -11,33 +11,11 @@ is added to the prompt of every view.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from ..objectives.diffusion import Schedule
+from ..objectives.diffusion import ddim_sample
 from .guidance import Embeddings, Guidance
-
-
-@torch.no_grad()
-def ddim_sample(
-    predict: Callable[[Tensor, int], Tensor], schedule: Schedule, noise: Tensor, steps: int = 25
-) -> Tensor:
-    """The sample (B, ...) that deterministic DDIM (arXiv 2010.02502, Eq. 12 at eta 0; not re-read) makes of `noise`
-    (B, ...) in `steps` calls of predict(x_t, t) -> eps_hat, t falling evenly from the schedule's last level.
-
-    ValueError for steps < 1 or more than there are levels.
-    """
-    if not 1 <= steps <= len(schedule):
-        raise ValueError(f"steps must be 1 to {len(schedule)}, got {steps}")
-    levels = [round((len(schedule) - 1) * (1 - i / steps)) for i in range(steps)]
-    x_t, x1 = noise, noise
-    for t, below in zip(levels, [*levels[1:], None], strict=True):
-        eps_hat = predict(x_t, t)
-        x1 = schedule.x0_from_eps(x_t, eps_hat, t)
-        x_t = x1 if below is None else schedule.add_noise(x1, eps_hat, below)
-    return x1
 
 
 def own_words(
@@ -55,7 +33,7 @@ def own_words(
     sample_steps: int = 25,
 ) -> tuple[Tensor, int]:
     """delta (1, L, C), zero outside the tokens 1 ... places, and the U-Net's calls: `sample_steps` of one picture, and
-    `steps` of `batch` pictures forward and as many backward.
+    `steps` of `batch` pictures forward and as many backward (of large models picture by picture).
 
     embeddings: one prompt.  guidance_scale: of the sample; learning has none.  rate: Adam's, in units of the embedding,
     falling linearly to a tenth; with fewer steps or half the rate the words forget the sample.  low, high: noise
@@ -68,23 +46,26 @@ def own_words(
     )
     delta = torch.zeros_like(embeddings.tokens[:, 1 : 1 + places], dtype=torch.float32, requires_grad=True)
     adam = torch.optim.Adam([delta], lr=rate, betas=(0.9, 0.99))
-    rows = torch.zeros(batch, dtype=torch.long, device=guidance.device)
+    at_once = batch if guidance.own_size < 256 else 1  # pictures a backward pass: SDXL's activations are large
+    parts = torch.arange(batch).split(at_once)
     for step in range(steps):
         adam.param_groups[0]["lr"] = rate * (1 - 0.9 * step / steps)
         even = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch  # one in each of `batch` parts
         t = ((low + (high - low) * even) * len(schedule)).long().to(guidance.device)  # (batch,)
         eps = torch.randn(batch, *guidance.latent_shape, generator=generator).to(guidance.device)
-        with torch.enable_grad():
-            x_t = schedule.add_noise(x0.expand(batch, -1, -1, -1), eps, t)
-            eps_hat = guidance.predict_eps_with_gradient(x_t, t, embeddings.shifted(padded(delta, embeddings))[rows], 1)
-            loss = (eps_hat - eps).square().sum()  # no mean: half precision would lose its gradient, Adam does not mind
+        x_t = schedule.add_noise(x0.expand(batch, -1, -1, -1), eps, t)
         adam.zero_grad()
-        loss.backward()
+        for i in parts:
+            with torch.enable_grad():
+                asked = embeddings.shifted(padded(delta, embeddings))[torch.zeros_like(i, device=guidance.device)]
+                eps_hat = guidance.predict_eps_with_gradient(x_t[i], t[i], asked, 1)
+                loss = (eps_hat - eps[i]).square().sum()  # no mean: half precision would lose its gradient
+            loss.backward()
         adam.step()
     found = padded(delta.detach(), embeddings)
     if not found.isfinite().all():
-        raise FloatingPointError("the asset's own words are not finite: use dtype=torch.float32, or objective=\"jsd\"")
-    return found, sample_steps + 2 * steps
+        raise FloatingPointError('the asset\'s own words are not finite: use dtype=torch.float32, or objective="jsd"')
+    return found, sample_steps + 2 * steps * len(parts)
 
 
 def padded(delta: Tensor, embeddings: Embeddings) -> Tensor:

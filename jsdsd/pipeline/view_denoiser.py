@@ -34,8 +34,8 @@ class ViewDenoiser:
         self.look(range(len(embeddings.tokens)))
 
     def look(self, index: Sequence[int]) -> None:
-        self.index = torch.as_tensor(index, device=self.guidance.device)
-        self.selected = self.embeddings[self.index]
+        self.index = list(index)
+        self.selected = self.embeddings[torch.as_tensor(self.index, device=self.guidance.device)]
 
     def lean(self, weight: float) -> int:
         """From now on the prompts are those of the asset's own words, to a weight of 0 ... 1; returns the U-Net calls
@@ -48,7 +48,7 @@ class ViewDenoiser:
         if self.delta is None:
             self.delta, calls = self.learn()
         self.embeddings = self.plain.shifted(weight * self.delta)
-        self.look(self.index.tolist())
+        self.look(self.index)
         return 0 if self.counted else calls
 
     def predict_eps(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Tensor:

@@ -17,6 +17,8 @@ from jsdsd.pipeline.asset import Asset
 from jsdsd.pipeline.guidance import Guidance
 from jsdsd.pipeline.optimise import Progress
 
+from .conftest import FEW
+
 pytestmark = pytest.mark.usefixtures("one_thread")  # in this process as in those it is compared with
 QUICK: dict[str, Any] = {"steps": 5, "resolution": 16, "views_per_step": 1, "progress": False}
 
@@ -65,14 +67,14 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bytes(guidance: Guidance, tmp_p
         assert same(Asset.load(place), whole)
 
 
-def test_a_break_while_the_sketch_is_followed(guidance: Guidance, tmp_path: Path) -> None:
-    """The first three of twelve steps follow it: it is made again, and its calls are counted once."""
-    place, more = tmp_path / "run.safetensors", {"objective": "seeded", "steps": 12}
+def test_own_words_are_learned_again_and_counted_once(guidance: Guidance, tmp_path: Path) -> None:
+    place, more = tmp_path / "run.safetensors", {"objective": "seeded", "steps": 4}
     whole = made(guidance, **more)
     with pytest.raises(KeyboardInterrupt):
         made(guidance, place, callback=stop_after(2), **more)
     assert same(made(guidance, place, resume=True, **more), whole)
-    assert [h["unet_calls"] for h in whole.history] == [13 * 9, 0, 0] + [3] * 9
+    learning = FEW["sample_steps"] + 2 * FEW["steps"]
+    assert [h["unet_calls"] for h in whole.history] == [3 + learning, 3, 3, 3]
 
 
 @pytest.mark.parametrize("forgotten", ["generator", "adam", "grid"])

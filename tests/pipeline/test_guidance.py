@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from diffusers import DDIMScheduler
 import jsdsd
 from jsdsd import toybox
 from jsdsd.__main__ import OK, main
-from jsdsd.objectives import ddim_sketch
 from jsdsd.pipeline.guidance import Guidance
 from jsdsd.pipeline.view_denoiser import ViewDenoiser
 from jsdsd.pipeline.views import ViewWords, view_prompts
@@ -159,25 +157,6 @@ def test_the_view_denoiser_answers_to_the_view_it_looks_at(guidance: Guidance) -
     denoiser.look([1, 0])
     assert torch.equal(denoiser.predict_eps(x, 500), guidance.predict_eps(x, 500, e[torch.tensor([1, 0])], 2.0))
     assert not torch.allclose(denoiser.predict_eps(x, 500), guidance.predict_eps(x, 500, e, 2.0))
-
-
-def test_the_sketch_of_every_view_begins_with_the_same_noise(guidance: Guidance) -> None:
-    """Each view's sketch is DDIM of the one noise with that view's prompt; how the calls are cut changes nothing."""
-    e = guidance.encode_prompts(view_prompts("a red car", ["front", "right side", "back"]))
-    noise = torch.randn(1, *guidance.latent_shape, generator=torch.Generator().manual_seed(0))
-    denoiser = ViewDenoiser(guidance, e, 2.0, noise)
-    denoiser.look([2, 0])
-    (t, x_t, eps_hat), calls = denoiser.sketch(700)
-    assert t == 700 and calls == 8 * 2 and denoiser.sketch(700)[1] == 0  # 8 levels, three prompts by two pictures
-    for row, word in enumerate((2, 0)):
-        own = e[torch.tensor([word])]
-        predict = partial(guidance.predict_eps, embeddings=own, guidance_scale=2.0)
-        x = ddim_sketch(predict, guidance.schedule, noise, 700)
-        assert torch.allclose(x_t[row], x.x_t[0], atol=1e-4) and torch.allclose(eps_hat[row], x.eps_hat[0], atol=1e-4)
-    denoiser.look([1])
-    assert not torch.allclose(denoiser.sketch(700)[0].x_t[0], x_t[0], atol=1e-2)
-    with pytest.raises(TypeError, match="noise"):
-        ViewDenoiser(guidance, e).sketch(700)
 
 
 def test_prompts_are_checked_before_any_work(guidance: Guidance) -> None:

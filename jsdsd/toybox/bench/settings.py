@@ -109,6 +109,7 @@ _ALL = (
         lambda: JSD(inversion_steps=1, inversion_guidance_scale=1.0),
     ),
     Setting("seeded_sds", "seeded SDS, 100 steps", lambda: Seeded(SDS())),
+    Setting("seeded_jsd", "seeded JSD, the paper's recipe", lambda: Seeded(JSD())),
     Setting("seeded", "seeded JSD, the default of generate", Seeded),
     Setting("sds_one_noise", "SDS, one noise per asset, 100 steps", lambda: FixedNoise(SDS())),
     Setting("jsd_one_noise", "JSD, one noise per asset", lambda: FixedNoise(JSD())),
