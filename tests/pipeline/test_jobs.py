@@ -201,6 +201,7 @@ def launch(*more: str) -> dict[str, Any]:
     return {"args": command, "env": {**os.environ, **there}}
 
 
+@pytest.mark.usefixtures("full_words")
 def test_two_launched_processes_make_the_same_bytes_as_one(listed: Path) -> None:
     assert run(output="whole") == FAILED_RUN
     done = subprocess.run(**launch(), capture_output=True, text=True, timeout=600)

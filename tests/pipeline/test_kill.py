@@ -34,7 +34,7 @@ jsdsd.generate("a red ball", steps=400, resolution=12, views_per_step=1, progres
 
 
 @pytest.mark.slow
-def test_twenty_random_kills_change_nothing(tmp_path: Path, one_thread: None) -> None:
+def test_twenty_random_kills_change_nothing(tmp_path: Path, one_thread: None, full_words: None) -> None:
     place, rng = tmp_path / "run.safetensors", random.Random(0)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", DRIVER, str(place)]
@@ -68,7 +68,7 @@ def seconds(asset: Asset) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread", "full_words")
 def test_a_launched_process_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL in the middle of a job; the launcher ends the other process too; the command is repeated."""
     monkeypatch.chdir(tmp_path)

@@ -21,6 +21,7 @@ from .settings import REFERENCES, SETTINGS
 SHOWN = {
     "saturation": ("a yellow duck", (30.0,), "Saturation: the same prompt, every seed; the truth in the last row"),
     "diversity": ("a mug", (30.0,), "Diversity: a prompt that leaves the colour open, every seed"),
+    "kinds": ("a toy", (30.0,), "Diversity: a prompt that leaves kind and colour open, every seed"),
     "janus": ("a blue car", (0.0, 180.0), "Janus: front and back of every seed; the truth in the last row"),
 }
 COLUMNS, PIXELS = 16, 72
