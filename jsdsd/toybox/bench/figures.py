@@ -17,10 +17,11 @@ from .measures import true_grid
 from .prompts import PROMPTS
 from .settings import REFERENCES, SETTINGS
 
-# name -> prompt, azimuths of one cell, what it shows.  The prompts were chosen before any run.
+# name -> prompt, azimuths of one cell, what it shows.  Chosen before any run, but for "a duck" (of which all assets were
+# kept) and "a toy".
 SHOWN = {
     "saturation": ("a yellow duck", (30.0,), "Saturation: the same prompt, every seed; the truth in the last row"),
-    "diversity": ("a mug", (30.0,), "Diversity: a prompt that leaves the colour open, every seed"),
+    "diversity": ("a duck", (30.0,), "Diversity: a prompt that leaves the colour open, every seed"),
     "kinds": ("a toy", (30.0,), "Diversity: a prompt that leaves kind and colour open, every seed"),
     "janus": ("a blue car", (0.0, 180.0), "Janus: front and back of every seed; the truth in the last row"),
 }
