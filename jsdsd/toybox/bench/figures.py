@@ -17,8 +17,8 @@ from .measures import true_grid
 from .prompts import PROMPTS
 from .settings import REFERENCES, SETTINGS
 
-# name -> prompt, azimuths of one cell, what it shows.  Chosen before any run, but for "a duck" (of which all assets were
-# kept) and "a toy".
+# name -> prompt, azimuths of one cell, what it shows.  Chosen before any run, but for "a duck", of which all assets
+# were kept, and "a toy".
 SHOWN = {
     "saturation": ("a yellow duck", (30.0,), "Saturation: the same prompt, every seed; the truth in the last row"),
     "diversity": ("a duck", (30.0,), "Diversity: a prompt that leaves the colour open, every seed"),
