@@ -103,13 +103,13 @@ def test_the_whole_from_command_to_page(
     command makes nothing more and measures the same."""
     monkeypatch.setattr(references, "DDIM_STEPS", 2)
     monkeypatch.setattr(references, "SAMPLES", 4)
-    words = ["bench", "--quick", "--out", str(tmp_path), "--prompts", "a red mushroom", "a mug"]
+    words = ["bench", "--quick", "--out", str(tmp_path), "--prompts", "a red mushroom", "a duck"]
     monkeypatch.setattr(sys, "argv", [*words, "--settings", "sds_100", "jsd_k1", "ensemble_jsd_100", *REFERENCES])
     command.main()
     first = runs.read_rows(tmp_path / "rows.csv")
     assert len(first) == 2 * (3 * 2 + 32) + 1 and not any(row["error"] for row in first)
     page = (tmp_path / "evidence.md").read_text(encoding="utf-8")
-    for words_ in ("#### JSD, k = 1, against SDS", "a grid fitted to true renders", "| a mug |", "diversity.png"):
+    for words_ in ("#### JSD, k = 1, against SDS", "a grid fitted to true renders", "| a duck |", "diversity.png"):
         assert words_ in page
     assert (tmp_path / "evidence" / "diversity.png").exists()
     told = runs.read_rows(tmp_path / "evidence" / "rows.csv")
