@@ -30,8 +30,6 @@ from .inversion import JSD, SDI
 class Leaning(Protocol):
     """A denoiser with words of its own."""
 
-    schedule: Schedule
-
     def lean(self, weight: float) -> int:
         """From now on ask for e + weight delta, weight 0 ... 1; returns the U-Net calls that learning delta took, 0
         once it is known."""
