@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from jsdsd.toybox.bench import claims
+from jsdsd.toybox.bench import claims, report, sweep
 from jsdsd.toybox.bench.diversity import open_heads, pairwise, probabilities, votes
 from jsdsd.toybox.bench.jobs import Job, Row
 from jsdsd.toybox.bench.prompts import PROMPTS, chosen
@@ -98,3 +98,29 @@ def test_equal_calls_are_compared_with_equal_calls() -> None:
     assert [e for e, _ in claims.baselines("jsd_k1")] == ["calls", "calls", "steps", "steps"]
     assert claims.baselines("ensemble_jsd_100") == [("steps", "sds_100"), ("steps", "sds_random_100")]
     assert {e for e, _ in claims.baselines("ensemble_jsd_400")} == {"calls"}
+
+
+def row(setting: str, scale: str, prompt: str, seed: int, iou: float, colour: int = 0) -> dict[str, str]:
+    ambiguous = prompt == "a mug"
+    seen = " ".join(str(float(i == colour)) for i in range(8))
+    return {
+        **{"setting": setting, "guidance_scale": scale, "prompt": prompt, "seed": str(seed), "error": ""},
+        **{"set": "ambiguous" if ambiguous else "single", "iou": "" if ambiguous else f"{iou:g}", "colour_p": seen},
+        **dict.fromkeys(("saturation", "detail", "colour_error"), ""),
+    }
+
+
+def test_the_sweep_compares_scales_on_what_all_of_them_have() -> None:
+    rows = [
+        *(row("sds_100", "3", "a red mushroom", seed, iou) for seed, iou in ((0, 0.5), (1, 0.9))),  # one more seed
+        *(row("sds_100", "3", "a mug", seed, 0.0, seed) for seed in range(8)),
+        row("sds_100", "10", "a red mushroom", 0, 0.7),
+        *(row("sds_100", "10", "a mug", seed, 0.0, 4) for seed in range(8)),
+        row("jsd_k1", "3", "a red mushroom", 0, 0.6),  # one scale only
+    ]
+    lines = sweep.table(rows).splitlines()
+    cells = [line.split(" | ")[1:4] for line in lines[2:]]
+    assert cells == [["3", "1, 1", "0.5 [0.5, 0.5]"], ["10", "1, 1", "0.7 [0.7, 0.7]"]]
+    assert " | 1, 8 | 0 [" in lines[2] and " | 1, 8 | 0.497 [0.497, 0.497]" in lines[3]  # all colours; one of eight
+    assert sweep.table(rows[-1:]) == ""
+    assert report.main_scale(rows) == "3"

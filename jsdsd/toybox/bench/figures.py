@@ -51,14 +51,13 @@ def sheet(lines: Sequence[tuple[str, Sequence[Tensor]]], path: Path) -> None:
 
 
 def figures(rows: Sequence[Row], out: Path, folder: Path) -> list[tuple[Path, str]]:
-    """The figures whose assets are in `out`, written to `folder`: (path, caption).  Guidance scale of the first row."""
+    """The figures whose assets are in `out`, written to `folder`: (path, caption).  rows: of one guidance scale."""
     made = []
     for name, (text, azimuths, words) in SHOWN.items():
         lines = []
         for setting, label in {**{n: s.label for n, s in SETTINGS.items()}, "fitted": REFERENCES["fitted"]}.items():
             some = [r for r in rows if (r["prompt"], r["setting"]) == (text, setting) and not r["error"]]
-            some = [r for r in some if r["guidance_scale"] == rows[0]["guidance_scale"]][:COLUMNS]
-            places = [place for r in some if (place := asset_of(r, out)).exists()]
+            places = [place for r in some[:COLUMNS] if (place := asset_of(r, out)).exists()]
             if places:
                 lines.append((label, [picture(Asset.load(place).grid, azimuths) for place in places]))
         if lines and not PROMPTS[text].ambiguous:

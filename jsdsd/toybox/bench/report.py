@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-import torch
 from safetensors.torch import load_file
 
 from ...pipeline.asset import Asset
 from ..judge import Judge, load_judge
-from . import claims
+from . import claims, sweep
 from .diversity import asset_features, open_heads, pairwise, picture_features, probabilities, votes
 from .figures import figures
 from .jobs import COLUMNS, Row, asset_of
@@ -22,7 +22,7 @@ from .prompts import PROMPTS
 from .references import pictures_of
 from .runs import read_rows
 from .settings import REFERENCES, SETTINGS
-from .statistics import bootstrap, divergence_to, entropy, perfect_divergence
+from .statistics import bootstrap, divergence_to, entropy, mean, perfect_divergence
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 LABELS = {**{name: setting.label for name, setting in SETTINGS.items()}, **REFERENCES}
@@ -34,16 +34,6 @@ def named(rows: Sequence[Row], setting: str) -> list[Row]:
     return [row for row in rows if row["setting"] == setting]
 
 
-def mean(rows: Sequence[Row], column: str) -> str:
-    """Mean over prompts of the mean over seeds, with its interval; "-" where nothing is known."""
-    groups = []
-    for text in dict.fromkeys(row["prompt"] for row in rows):
-        values = [float(row[column]) for row in rows if row["prompt"] == text and row[column]]
-        if values:
-            groups.append(torch.tensor(values)[:, None])
-    return str(bootstrap(groups)) if groups else "-"
-
-
 def means_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """Settings down, measures across."""
     lines = ["| | prompts, assets | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
@@ -51,7 +41,8 @@ def means_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
         some = named(rows, name)
         if some:
             count = f"{len({row['prompt'] for row in some})}, {len(some)}"
-            lines.append(f"| {label} | {count} | " + " | ".join(mean(some, column) for column in columns) + " |")
+            cells = [str(mean(some, column) or "-") for column in columns]
+            lines.append(f"| {label} | {count} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -119,22 +110,41 @@ def _distance(judge: Judge, rows: Sequence[Row], out: Path) -> str | None:
     return f"{pairwise(mine) / pairwise(picture_features(judge, own)):.3g}"
 
 
+def main_scale(rows: Sequence[Row]) -> str:
+    """The guidance scale that most rows have: the tables and figures are its, the others are the sweep's."""
+    return Counter(row["guidance_scale"] for row in rows).most_common(1)[0][0]
+
+
+def decisions(rows: Sequence[Row], scale: str) -> dict[str, list[claims.Decision]]:
+    """What is decided about each candidate that has rows at a guidance scale."""
+    some = [row for row in rows if row["guidance_scale"] == scale]
+    return {c: claims.decide(some, scale, c) for c in claims.CANDIDATES if named(some, c)}
+
+
+def summary(decided: dict[str, list[claims.Decision]]) -> str:
+    return claims.summary({LABELS[c]: found for c, found in decided.items()})
+
+
 def content(rows: Sequence[Row], out: Path, known: dict[str, str]) -> str:
     """The generated part of the page; `known` distances are used and added to."""
     hours = sum(numbers(rows, "seconds")) / 3600
     models = ", ".join(dict.fromkeys(row["model"] for row in rows))
     parts = [f"{len(rows)} rows; {hours:.1f} hours of optimisation, one thread each; U-Net {models} (SHA-256).\n"]
-    for scale in dict.fromkeys(row["guidance_scale"] for row in rows):
-        some = [row for row in rows if row["guidance_scale"] == scale]
-        full = [row for row in some if row["set"] != "ambiguous"]
-        decided = {c: claims.decide(some, scale, c) for c in claims.CANDIDATES if named(some, c)}
-        parts += [f"### Guidance scale {scale}\n", "#### The abstract's claims\n"]
-        parts += [claims.summary({LABELS[c]: found for c, found in decided.items()}), ""]
-        for candidate, found in decided.items():
-            parts += [f"#### {LABELS[candidate]}, against SDS\n", claims.table(candidate, found), ""]
-        parts += ["#### Against the truth\n", means_table(full, FIDELITY), "", means_table(full, LOOKS), ""]
-        parts += ["#### What a default has to reach, and cost\n", goals_table(full), ""]
-        parts += ["#### Ambiguous prompts\n", diversity_table(some, out, known), ""]
+    scale = main_scale(rows)
+    some = [row for row in rows if row["guidance_scale"] == scale]
+    full = [row for row in some if row["set"] != "ambiguous"]
+    decided = decisions(rows, scale)
+    parts += [f"### Guidance scale {scale}\n", "#### The abstract's claims\n", summary(decided), ""]
+    for candidate, found in decided.items():
+        parts += [f"#### {LABELS[candidate]}, against SDS\n", claims.table(candidate, found), ""]
+    parts += ["#### Against the truth\n", means_table(full, FIDELITY), "", means_table(full, LOOKS), ""]
+    parts += ["#### What a default has to reach, and cost\n", goals_table(full), ""]
+    parts += ["#### Ambiguous prompts\n", diversity_table(some, out, known), ""]
+    if swept := sweep.table(rows):
+        parts += ["### Other guidance scales\n", "Each setting on the prompts and seeds that all its scales have.\n"]
+        parts += [swept, ""]
+        for other in sorted({row["guidance_scale"] for row in rows} - {scale}, key=float):
+            parts += [f"#### The abstract's claims at guidance scale {other}\n", summary(decisions(rows, other)), ""]
     return "\n".join(parts)
 
 
@@ -159,7 +169,8 @@ def write(out: Path, page: Path) -> None:
     known = json.loads(distances.read_text(encoding="utf-8")) if distances.exists() else {}
     text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
     head, tail = text.split(BEGIN)[0], text.split(END)[-1]
-    drawn = [f"![{words}]({folder.name}/{path.name})\n\n*{words}*\n" for path, words in figures(rows, out, folder)]
+    at_main = [row for row in rows if row["guidance_scale"] == main_scale(rows)]
+    drawn = [f"![{words}]({folder.name}/{path.name})\n\n*{words}*\n" for path, words in figures(at_main, out, folder)]
     middle = "\n".join([content(rows, out, known), *drawn])
     distances.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     page.write_text(f"{head}{BEGIN}\n\n{middle}\n{END}{tail}", encoding="utf-8")

@@ -8,7 +8,7 @@ seed: what a prompt is hard for, both settings suffer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +68,15 @@ def bootstrap(
     estimate = float(torch.stack([f(group.double().mean(0)) for f, group in zip(each, groups, strict=True)]).mean())
     low, high = (float(torch.quantile(estimates, q)) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return Interval(estimate, low, high, P, sum(map(len, groups)))
+
+
+def mean(rows: Sequence[Mapping[str, str]], column: str) -> Interval | None:
+    """Of a column of results, over prompts and, inside each, seeds; None where nothing is known."""
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        if row[column]:
+            groups.setdefault(row["prompt"], []).append(float(row[column]))
+    return bootstrap([torch.tensor(values)[:, None] for values in groups.values()]) if groups else None
 
 
 def perfect_divergence(truth: Tensor, count: int, draws: int = 2000, seed: int = 0) -> float:
