@@ -32,7 +32,7 @@ class JSD:
 
     minority_weight: k >= 0; 1 is the paper's; 0 is SDI exactly, and then the extra U-Net call is not made.
     inversion_steps: U-Net calls of the inversion, spread from 0 up to t (the paper's code spreads 10 over the whole
-        schedule; in a 3D trial on a small model 2 were as good as 4, and 1 too few).
+        schedule). 0: no inversion, x_t is x0 with fresh noise, eps_inv that noise, and minority_weight 0 is SDS.
     guidance_scale: None = the denoiser's own.
     inversion_guidance_scale: None = minus the guidance, the paper's choice.
     inversion_eta: 0 ... 1, share of the DDIM standard deviation put in as fresh noise at each inversion step.
@@ -47,8 +47,8 @@ class JSD:
     def __post_init__(self) -> None:
         if not 0 <= self.minority_weight < float("inf"):
             raise ValueError(f"minority_weight must be finite and >= 0 (0 is SDI), got {self.minority_weight}")
-        if self.inversion_steps < 1:
-            raise ValueError(f"inversion_steps must be >= 1, got {self.inversion_steps}")
+        if self.inversion_steps < 0:
+            raise ValueError(f"inversion_steps must be >= 0 (0 is no inversion), got {self.inversion_steps}")
         if not 0 <= self.inversion_eta <= 1:
             raise ValueError(f"inversion_eta must lie in 0 ... 1, got {self.inversion_eta}")
 
@@ -70,7 +70,10 @@ class JSD:
         guidance = denoiser.guidance_scale if self.guidance_scale is None else self.guidance_scale
         inversion = -guidance if self.inversion_guidance_scale is None else self.inversion_guidance_scale
 
-        x_t = ddim_invert(denoiser, x0, t, self.inversion_steps, inversion, self.inversion_eta, generator)
+        if self.inversion_steps:
+            x_t = ddim_invert(denoiser, x0, t, self.inversion_steps, inversion, self.inversion_eta, generator)
+        else:
+            x_t = schedule.add_noise(x0, noise_like(x0, None, generator), t)
         eps_hat = denoiser.predict_eps(x_t, t, guidance)
         x1 = schedule.x0_from_eps(x_t, eps_hat, t)
         targets: tuple[Tensor, ...] = (x1,)
@@ -100,6 +103,8 @@ class SDI:
     guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
+        if self.inversion_steps < 1:
+            raise ValueError(f"inversion_steps must be >= 1 (without inversion it is SDS), got {self.inversion_steps}")
         self._as_jsd()
 
     def _as_jsd(self) -> JSD:

@@ -48,7 +48,21 @@ def test_k_zero_is_sdi_to_the_byte_without_an_extra_call(random_denoiser: type, 
     assert calls == denoiser.calls == jsd.unet_calls == sdi.unet_calls == 3
 
 
-@pytest.mark.parametrize(("k", "steps", "calls"), [(1.0, 2, 4), (0.5, 10, 12), (0.0, 10, 11), (3.0, 1, 3)])
+@given(st.integers(0, 10**6), st.integers(0, 999), st.floats(0, 10))
+def test_without_inversion_jsd_is_sds_at_x0_plus_sds_at_x1(random_denoiser: type, seed: int, t: int, k: float) -> None:
+    """x_t and the re-noised x1 take the noises eps and eps2 that the generator gives one after the other."""
+    denoiser, x0, eps2 = random_denoiser(seed), gaussian(3, 2, 2, seed=seed), gaussian(3, 2, 2, seed=seed + 1)
+    jsd = JSD(k, inversion_steps=0).gradient(denoiser, x0, t, seeded(seed), noise=eps2)
+    sds = SDS().gradient(denoiser, x0, t, seeded(seed))
+    assert torch.equal(jsd.x_t, sds.x_t) and torch.equal(jsd.eps_hat, sds.eps_hat)
+    x1 = SCHEDULE.x0_from_eps(sds.x_t, sds.eps_hat, t)
+    expected = (1 + k) * sds.grad + k * SDS().gradient(denoiser, x1, t, noise=eps2).grad
+    assert torch.allclose(jsd.grad, expected, rtol=0, atol=1e-6 * (1 + float(expected.abs().max())))
+
+
+@pytest.mark.parametrize(
+    ("k", "steps", "calls"), [(1.0, 2, 4), (0.5, 10, 12), (0.0, 10, 11), (3.0, 1, 3), (1.0, 0, 2), (0.0, 0, 1)]
+)
 def test_unet_calls_are_what_they_say(random_denoiser: type, k: float, steps: int, calls: int) -> None:
     denoiser = random_denoiser(0)
     step = JSD(k, inversion_steps=steps).gradient(denoiser, gaussian(1, 2), 500, seeded(0))
@@ -149,7 +163,7 @@ def test_fresh_noise_keeps_the_noise_level(gaussian_denoiser: type) -> None:
     [
         {"minority_weight": -1.0},
         {"minority_weight": math.nan},
-        {"inversion_steps": 0},
+        {"inversion_steps": -1},
         {"inversion_eta": 1.5},
     ],
 )

@@ -23,7 +23,10 @@ BASELINES = {
     "calls": ("sds_400", "sds_random_400"),
     "steps": ("sds_100", "sds_random_100"),
 }
-CANDIDATES = ("jsd_official", "jsd_k1", "jsd_k0.3", "jsd_k3", "seeded", "ensemble_jsd_100", "ensemble_jsd_400")
+CANDIDATES = (
+    *("jsd_official", "jsd_k1", "jsd_k0.3", "jsd_k3", "jsd_no_inversion_100", "jsd_no_inversion_200", "seeded"),
+    *("ensemble_jsd_100", "ensemble_jsd_400"),
+)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def verdict(intervals: Sequence[Interval]) -> str:
 
 def baselines(setting: str) -> list[tuple[str, str]]:
     """(equal what, name) of the baselines that a candidate is compared with."""
-    equal = [e for e in BASELINES if not setting.endswith({"calls": "_100", "steps": "_400"}[e])]
+    equal = [e for e in BASELINES if not setting.endswith({"calls": "_100", "steps": ("_200", "_400")}[e])]
     if setting == "jsd_official":  # ten calls a step: no baseline has as many
         equal = ["steps"]
     return [(e, name) for e in equal for name in BASELINES[e]]

@@ -108,6 +108,13 @@ _ALL = (
         "JSD, 1 inversion step at guidance 1",
         lambda: JSD(inversion_steps=1, inversion_guidance_scale=1.0),
     ),
+    Setting("jsd_no_inversion_100", "JSD, no inversion, 100 steps", lambda: JSD(inversion_steps=0)),
+    Setting("jsd_no_inversion_200", "JSD, no inversion, 200 steps", lambda: JSD(inversion_steps=0), CALLS // 2),
+    Setting(
+        "seeded_inverted",
+        "seeded JSD, 1 inversion step at guidance 1",
+        lambda: Seeded(JSD(inversion_steps=1, inversion_guidance_scale=1.0)),
+    ),
     Setting("seeded_sds", "seeded SDS, 100 steps", lambda: Seeded(SDS())),
     Setting("seeded_jsd", "seeded JSD, the paper's recipe", lambda: Seeded(JSD())),
     Setting("seeded", "seeded JSD, the default of generate", Seeded),
