@@ -112,7 +112,7 @@ _ALL = (
     Setting("jsd_no_inversion_200", "JSD, no inversion, 200 steps", lambda: JSD(inversion_steps=0), CALLS // 2),
     Setting(
         "seeded_inverted",
-        "seeded JSD, 1 inversion step at guidance 1",
+        "seeded JSD, 1 inversion step",
         lambda: Seeded(JSD(inversion_steps=1, inversion_guidance_scale=1.0)),
     ),
     Setting("seeded_sds", "seeded SDS, 100 steps", lambda: Seeded(SDS())),
