@@ -137,7 +137,7 @@ def verdict(intervals: Sequence[Interval]) -> str:
 
 def baselines(setting: str) -> list[tuple[str, str]]:
     """(equal what, name) of the baselines that a candidate is compared with."""
-    equal = [e for e in BASELINES if not setting.endswith({"calls": "_100", "steps": ("_200", "_400")}[e])]
+    equal = [e for e in BASELINES if not setting.endswith({"calls": ("_100",), "steps": ("_200", "_400")}[e])]
     if setting == "jsd_official":  # ten calls a step: no baseline has as many
         equal = ["steps"]
     return [(e, name) for e in equal for name in BASELINES[e]]
