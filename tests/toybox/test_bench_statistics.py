@@ -98,6 +98,8 @@ def test_equal_calls_are_compared_with_equal_calls() -> None:
     assert [e for e, _ in claims.baselines("jsd_k1")] == ["calls", "calls", "steps", "steps"]
     assert claims.baselines("ensemble_jsd_100") == [("steps", "sds_100"), ("steps", "sds_random_100")]
     assert {e for e, _ in claims.baselines("ensemble_jsd_400")} == {"calls"}
+    assert {e for e, _ in claims.baselines("jsd_no_inversion_100")} == {"steps"}
+    assert {e for e, _ in claims.baselines("jsd_no_inversion_200")} == {"calls"}
 
 
 def row(setting: str, scale: str, prompt: str, seed: int, iou: float, colour: int = 0) -> dict[str, str]:
