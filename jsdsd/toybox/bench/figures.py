@@ -17,13 +17,17 @@ from .measures import true_grid
 from .prompts import PROMPTS
 from .settings import REFERENCES, SETTINGS
 
-# name -> prompt, azimuths of one cell, what it shows.  Chosen before any run, but for "a duck", of which all assets
-# were kept, and "a toy".
+# Where one toy is right, the settings with equal U-Net calls ("seeded" has fewer) and the ceiling: a slide has no room
+# for all.  Where much is right, whatever has been run.
+EQUAL_CALLS = ("sds_random_400", "sds_400", "sdi_133", "jsd_k1", "jsd_no_inversion_200", "seeded", "fitted")
+EVERY = (*SETTINGS, "fitted")
+# name -> prompt, azimuths of one cell, settings, what it shows.  Prompts chosen before any run, but for "a duck", of
+# which all assets were kept, and "a toy".
 SHOWN = {
-    "saturation": ("a yellow duck", (30.0,), "Saturation: the same prompt, every seed; the truth in the last row"),
-    "diversity": ("a duck", (30.0,), "Diversity: a prompt that leaves the colour open, every seed"),
-    "kinds": ("a toy", (30.0,), "Diversity: a prompt that leaves kind and colour open, every seed"),
-    "janus": ("a blue car", (0.0, 180.0), "Janus: front and back of every seed; the truth in the last row"),
+    "saturation": ("a yellow duck", (30.0,), EQUAL_CALLS, "Saturation: one prompt, every seed; the truth at the end"),
+    "diversity": ("a duck", (30.0,), EVERY, "Diversity: a prompt that leaves the colour open, every seed"),
+    "kinds": ("a toy", (30.0,), EVERY, "Diversity: a prompt that leaves kind and colour open, every seed"),
+    "janus": ("a blue car", (0.0, 180.0), EQUAL_CALLS, "Janus: front and back of every seed; the truth at the end"),
 }
 COLUMNS, PIXELS = 16, 72
 
@@ -51,18 +55,28 @@ def sheet(lines: Sequence[tuple[str, Sequence[Tensor]]], path: Path) -> None:
 
 
 def figures(rows: Sequence[Row], out: Path, folder: Path) -> list[tuple[Path, str]]:
-    """The figures whose assets are in `out`, written to `folder`: (path, caption).  rows: of one guidance scale."""
+    """The figures of `rows` (of one guidance scale), written to `folder`: (path, caption).
+
+    A figure that `folder` has already stays as it is where assets of its rows are not in `out` any more: a row knows
+    the numbers, not the picture.
+    """
+    labels = {name: setting.label for name, setting in SETTINGS.items()} | REFERENCES
     made = []
-    for name, (text, azimuths, words) in SHOWN.items():
-        lines = []
-        for setting, label in {**{n: s.label for n, s in SETTINGS.items()}, "fitted": REFERENCES["fitted"]}.items():
-            some = [r for r in rows if (r["prompt"], r["setting"]) == (text, setting) and not r["error"]]
-            places = [place for r in some[:COLUMNS] if (place := asset_of(r, out)).exists()]
-            if places:
-                lines.append((label, [picture(Asset.load(place).grid, azimuths) for place in places]))
-        if lines and not PROMPTS[text].ambiguous:
-            lines.append(("the true toy", [picture(true_grid(PROMPTS[text].scene()), azimuths)]))
-        if lines:
-            sheet(lines, folder / f"{name}.png")
-            made.append((folder / f"{name}.png", f'{words} ("{text}").'))
+    for name, (text, azimuths, settings, words) in SHOWN.items():
+        path = folder / f"{name}.png"
+        some = [row for row in rows if row["prompt"] == text and not row["error"]]
+        places = {s: [asset_of(row, out) for row in some if row["setting"] == s][:COLUMNS] for s in settings}
+        gone = [place for line in places.values() for place in line if not place.exists()]
+        if not (gone and path.exists()):
+            lines = [
+                (labels[s], [picture(Asset.load(place).grid, azimuths) for place in line if place not in gone])
+                for s, line in places.items()
+                if set(line) - set(gone)
+            ]
+            if not lines:
+                continue
+            if not PROMPTS[text].ambiguous:
+                lines.append(("the true toy", [picture(true_grid(PROMPTS[text].scene()), azimuths)]))
+            sheet(lines, path)
+        made.append((path, f'{words} ("{text}").'))
     return made

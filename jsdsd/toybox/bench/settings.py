@@ -80,6 +80,10 @@ def _jsd() -> Ensemble:
     return Ensemble(JensenShannon())
 
 
+def _no_inversion() -> JSD:
+    return JSD(inversion_steps=0)
+
+
 BOTH = ("calls", "steps")
 _ALL = (
     Setting("sds_random_400", "SDS, random t, 400 steps", SDS, CALLS, UniformTime(), compared=("calls",)),
@@ -88,6 +92,8 @@ _ALL = (
     Setting("jsd_k0.3", "JSD, k = 0.3", lambda: JSD(0.3), compared=BOTH),
     Setting("jsd_k1", "JSD, k = 1", lambda: JSD(1.0), compared=BOTH),
     Setting("jsd_k3", "JSD, k = 3", lambda: JSD(3.0), compared=BOTH),
+    Setting("jsd_no_inversion_200", "JSD, no inversion, 200 steps", _no_inversion, CALLS // 2, compared=("calls",)),
+    Setting("jsd_no_inversion_100", "JSD, no inversion, 100 steps", _no_inversion, compared=("steps",)),
     Setting("sds_random_100", "SDS, random t, 100 steps", SDS, times=UniformTime(), compared=("steps",)),
     Setting("sds_100", "SDS, 100 steps", SDS, compared=("steps",)),
     Setting("sdi_100", "SDI, 100 steps", SDI, compared=("steps",)),
@@ -108,8 +114,6 @@ _ALL = (
         "JSD, 1 inversion step at guidance 1",
         lambda: JSD(inversion_steps=1, inversion_guidance_scale=1.0),
     ),
-    Setting("jsd_no_inversion_100", "JSD, no inversion, 100 steps", lambda: JSD(inversion_steps=0)),
-    Setting("jsd_no_inversion_200", "JSD, no inversion, 200 steps", lambda: JSD(inversion_steps=0), CALLS // 2),
     Setting(
         "seeded_inverted",
         "seeded JSD, 1 inversion step",
