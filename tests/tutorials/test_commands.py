@@ -46,6 +46,8 @@ ELSEWHERE = {  # module or script -> what does its work
     "benchmarks/layouts.py": "tests/tutorials/test_commands.py",
     "benchmarks/processes.py": "tests/tutorials/test_commands.py",
     "benchmarks/pixel_gradients.py": "tests/tutorials/test_commands.py",
+    "benchmarks/own_words.py": "tests/tutorials/test_commands.py",
+    "benchmarks/inversion_reuse.py": "tests/tutorials/test_commands.py",
     "tutorials/run.py": "make tutorials",
 }
 NOT_OURS = {  # other people's programs: they need a network, a GPU or a key
@@ -251,7 +253,11 @@ def test_every_make_target_is_listed_and_its_recipe_leads_somewhere() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, arguments", [("pixel_gradients", []), ("layouts", []), ("processes", ["--rounds", "1", "--steps", "1"])]
+    "name, arguments",
+    [
+        *(("pixel_gradients", []), ("layouts", []), ("processes", ["--rounds", "1", "--steps", "1"])),
+        *(("own_words", []), ("inversion_reuse", [])),
+    ],
 )
 def test_the_benchmarks_run(
     name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -259,8 +265,10 @@ def test_the_benchmarks_run(
     """Short: two steps, one round, without torch.compile (minutes)."""
     module = runpy.run_path(str(ROOT / f"benchmarks/{name}.py"))
     space = module["main"].__globals__
-    space.update({"SEEDS": (0,), "STEPS": 2, "ROUNDS": 1, "compiled": module.get("plain")})
+    short = {"SEEDS": (0,), "SHOWN": ("a blue car",), "STEPS": 2, "ROUNDS": 1, "compiled": module.get("plain")}
+    space.update(short)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     module["main"]()
-    assert re.search(r"median \d|VAE, forward and backward +\d", capsys.readouterr().out)
+    result = r"median \d|VAE, forward and backward +\d|fresh noise.* 0\.\d{3}  4|half the rate.*view +\d+%"
+    assert re.search(result, capsys.readouterr().out)

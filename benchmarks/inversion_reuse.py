@@ -1,0 +1,88 @@
+"""Can the noise of an inversion be used again, as t falls, or be left out?  `python benchmarks/inversion_reuse.py` (ten
+minutes on two cores).
+
+JSD with one inversion step at guidance 1, with that noise kept for its view word for some steps, with one random noise
+for each view word, and with fresh noise, which is `JSD(inversion_steps=0)`; silhouette IoU with the true scene, seed 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from jsdsd import JSD, SDS
+from jsdsd.objectives.diffusion import Denoiser, Time
+from jsdsd.objectives.distillation import DistillationStep, Objective, noise_like
+from jsdsd.objectives.inversion import ddim_invert
+from jsdsd.pipeline.guidance import Guidance
+from jsdsd.pipeline.optimise import optimise
+from jsdsd.toybox.bench.jobs import RESOLUTION, SIZE, VIEWS_PER_STEP
+from jsdsd.toybox.bench.measures import measure
+from jsdsd.toybox.bench.prompts import PROMPTS
+from jsdsd.toybox.judge import load_judge
+
+SHOWN = ("a red mushroom", "an orange fish", "a green tree on a white cube", "a blue car")
+STEPS, SEED = 100, 0
+
+
+@dataclass
+class KeptNoise:
+    """JSD at k = 1 whose first noise belongs to a view word, whatever the azimuth: found for the views of a step, and
+    used again where a word comes back within `steps` steps.  It is inverted from the render, or random."""
+
+    steps: int
+    inverted: bool = True
+    found: dict[int, tuple[int, Tensor]] = field(default_factory=dict, init=False, repr=False)  # word -> (step, noise)
+    step: int = field(default=0, init=False)
+
+    def gradient(
+        self, denoiser: Denoiser, x0: Tensor, t: Time, generator: torch.Generator | None = None
+    ) -> DistillationStep:
+        words, calls = denoiser.index, 0  # index: ViewDenoiser has it
+        if any(self.step - self.found[word][0] >= self.steps if word in self.found else True for word in words):
+            x0 = x0.detach()
+            if self.inverted:
+                noise, calls = denoiser.schedule.eps_from_x0(ddim_invert(denoiser, x0, t, 1, 1.0), x0, t), 1
+            else:
+                noise = noise_like(x0, None, generator)
+            self.found |= {word: (self.step, noise[i]) for i, word in enumerate(words)}
+        kept = torch.stack([self.found[word][1] for word in words])
+        self.step += 1
+        # JSD's gradient is (1 + k) of SDS's at x0, with the kept noise, and k of SDS's at x1, with fresh noise; k = 1
+        at_x0 = SDS().gradient(denoiser, x0, t, generator, kept)
+        at_x1 = SDS().gradient(denoiser, at_x0.targets[0], t, generator)
+        return replace(at_x0, grad=2 * at_x0.grad + at_x1.grad, unet_calls=2 + calls)
+
+
+WAYS: dict[str, Callable[[], Objective]] = {
+    "one inversion step at guidance 1": lambda: JSD(inversion_steps=1, inversion_guidance_scale=1.0),
+    "its noise kept for 2 steps": lambda: KeptNoise(2),
+    "its noise kept for 4 steps": lambda: KeptNoise(4),
+    "its noise kept for 8 steps": lambda: KeptNoise(8),
+    "one random noise for each view word": lambda: KeptNoise(STEPS, inverted=False),
+    "fresh noise, no inversion": lambda: JSD(inversion_steps=0),
+}
+
+
+def main() -> None:
+    model, judge = Guidance.load("toybox"), load_judge()
+    print(f"{STEPS} steps, seed {SEED}: silhouette IoU of {', '.join(SHOWN)}; their mean; U-Net calls")
+    for way, objective in WAYS.items():
+        found, calls = [], 0
+        for text in SHOWN:
+            run = optimise(
+                model, text, objective(), seed=SEED, steps=STEPS, views_per_step=VIEWS_PER_STEP, resolution=RESOLUTION,
+                sizes=[SIZE],
+            )  # fmt: skip
+            for progress in run:
+                calls += progress.record.unet_calls
+            found.append(float(measure(judge, PROMPTS[text], progress.grid)["iou"]))
+        cells = "  ".join(f"{iou:.3f}" for iou in found)
+        print(f"{way:36} {cells}  {sum(found) / len(found):.3f}  {calls / len(SHOWN):.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
