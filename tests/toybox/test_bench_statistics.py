@@ -84,6 +84,22 @@ def test_claims_follow_the_rows() -> None:
     again = claims.decide(turned, "3", "jsd_k1")
     assert again[0][1] == "opposite"
     assert "| less saturation | supported | opposite |" in claims.summary({"a": decided, "b": again})
+    told = claims.answer({"jsd_k1": decided, "jsd_k3": again}, report.LABELS).splitlines()
+    assert told[0].endswith("SDS, 100 steps | SDS, random t, 100 steps | SDS, 400 steps | SDS, random t, 400 steps |")
+    point = "0.05 [0.05, 0.05]"
+    line = "| less saturation: saturation / true, less | JSD, k = 1 | **supported** |"
+    assert told[2] == f"{line} {point} | {point} | {point} | {point} |"
+    assert told[3].startswith("|  | JSD, k = 3 | **opposite** | ") and len(told) == 2 + 2 * 6
+
+
+def test_a_page_keeps_what_stands_around_its_marks() -> None:
+    once = report.filled("before\n", "answer", "yes")
+    assert once == "before\n<!-- answer: begin -->\n\nyes\n<!-- answer: end -->\n"
+    assert report.filled(f"{once}after\n", "answer", "no") == once.replace("yes", "no") + "after\n"
+    other_way_round = once.replace("begin", "#").replace("end", "begin").replace("#", "end")
+    for bad in (once + once, once.replace("begin", "start"), once.replace(": end", ": e"), other_way_round):
+        with pytest.raises(ValueError, match="once each"):
+            report.filled(bad, "answer", "no")
 
 
 def test_verdicts() -> None:

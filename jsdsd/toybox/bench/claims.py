@@ -178,3 +178,21 @@ def summary(all_decided: dict[str, Sequence[Decision]]) -> str:
         words = " | ".join(decided[number][1] for decided in all_decided.values())
         lines.append(f"| {claim.words} | {words} |")
     return "\n".join(lines)
+
+
+def answer(decided: dict[str, Sequence[Decision]], labels: dict[str, str]) -> str:
+    """Markdown: each claim with its first measure; a line for each candidate: the verdict, which all measures decide,
+    and how large the first one's difference to each baseline is."""
+    across = [(equal, name) for equal in ("steps", "calls") for name in BASELINES[equal]]
+    lines = ["| claim: its first measure | | verdict | " + " | ".join(labels[name] for _, name in across) + " |"]
+    lines.append("|---" * (3 + len(across)) + "|")
+    for number, claim in enumerate(CLAIMS):
+        measure, _, sign = claim.measures[0]
+        first = f"{claim.words}: {measure}{', less' if sign < 0 else ', more'}"
+        for candidate, decisions in decided.items():
+            _, word, found = decisions[number]
+            known = dict(zip(baselines(candidate), found[0], strict=True))
+            cells = [str(known.get(place) or "-") for place in across]
+            lines.append(f"| {first} | {labels[candidate]} | **{word}** | {' | '.join(cells)} |")
+            first = ""
+    return "\n".join(lines)

@@ -24,7 +24,7 @@ from .runs import read_rows
 from .settings import REFERENCES, SETTINGS
 from .statistics import bootstrap, divergence_to, entropy, mean, perfect_divergence
 
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+ANSWERED = ("jsd_k1", "seeded")  # the paper's recipe and ours: what the page says first
 LABELS = {**{name: setting.label for name, setting in SETTINGS.items()}, **REFERENCES}
 FIDELITY = ("kind_right", "colour_right", "view_right", "iou", "volume_iou", "colour_error")
 LOOKS = ("saturation", "detail", "fronts", "haze", "grad_spread", "grad_peak")
@@ -125,15 +125,14 @@ def summary(decided: dict[str, list[claims.Decision]]) -> str:
     return claims.summary({LABELS[c]: found for c, found in decided.items()})
 
 
-def content(rows: Sequence[Row], out: Path, known: dict[str, str]) -> str:
-    """The generated part of the page; `known` distances are used and added to."""
+def content(rows: Sequence[Row], decided: dict[str, list[claims.Decision]], out: Path, known: dict[str, str]) -> str:
+    """The page's tables; decided: at the main scale.  `known` distances are used and added to."""
     hours = sum(numbers(rows, "seconds")) / 3600
     models = ", ".join(dict.fromkeys(row["model"] for row in rows))
     parts = [f"{len(rows)} rows; {hours:.1f} hours of optimisation, one thread each; U-Net {models} (SHA-256).\n"]
     scale = main_scale(rows)
     some = [row for row in rows if row["guidance_scale"] == scale]
     full = [row for row in some if row["set"] != "ambiguous"]
-    decided = decisions(rows, scale)
     parts += [f"### Guidance scale {scale}\n", "#### The abstract's claims\n", summary(decided), ""]
     for candidate, found in decided.items():
         parts += [f"#### {LABELS[candidate]}, against SDS\n", claims.table(candidate, found), ""]
@@ -149,7 +148,8 @@ def content(rows: Sequence[Row], out: Path, known: dict[str, str]) -> str:
 
 
 def write(out: Path, page: Path) -> None:
-    """The page's generated part, and rows.csv, sorted, distances.json and figures in a folder of the page's name.
+    """The page's two generated parts, the answer and the tables; and rows.csv, sorted, distances.json and figures in a
+    folder of the page's name.
 
     FileNotFoundError without rows.
     """
@@ -167,10 +167,24 @@ def write(out: Path, page: Path) -> None:
         writer.writerows(rows)
     distances = folder / "distances.json"
     known = json.loads(distances.read_text(encoding="utf-8")) if distances.exists() else {}
-    text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
-    head, tail = text.split(BEGIN)[0], text.split(END)[-1]
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
     at_main = [row for row in rows if row["guidance_scale"] == main_scale(rows)]
     drawn = [f"![{words}]({folder.name}/{path.name})\n\n*{words}*\n" for path, words in figures(at_main, out, folder)]
-    middle = "\n".join([content(rows, out, known), *drawn])
+    decided = decisions(rows, main_scale(rows))
+    text = filled(text, "answer", claims.answer({c: decided[c] for c in ANSWERED if c in decided}, LABELS))
+    text = filled(text, "bench", "\n".join([content(rows, decided, out, known), *drawn]))
     distances.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    page.write_text(f"{head}{BEGIN}\n\n{middle}\n{END}{tail}", encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
+
+
+def filled(text: str, name: str, part: str) -> str:
+    """`text` with what stands between the marks of `name` replaced; at its end where it has no such marks.
+
+    ValueError where one of the two marks is missing or stands twice.
+    """
+    begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
+    if begin not in text and end not in text:
+        text += f"{begin}\n{end}\n"
+    if (text.count(begin), text.count(end)) != (1, 1) or text.index(end) < text.index(begin):
+        raise ValueError(f'the page needs "{begin}" and, after it, "{end}", once each')
+    return f"{text.split(begin)[0]}{begin}\n\n{part}\n{end}{text.split(end)[1]}"
