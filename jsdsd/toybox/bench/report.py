@@ -89,7 +89,7 @@ def diversity_table(rows: Sequence[Row], out: Path, known: dict[str, str]) -> st
                 p = probabilities(some, part)
                 ballot = votes(p)
                 measured = [
-                    bootstrap([ballot], divergence_to(truth)),
+                    bootstrap([ballot], divergence_to(truth)).from_zero(),
                     f"{perfect_divergence(truth, len(some)):.3g}",
                     f"{float(entropy(p.mean(0))):.3g}",
                     f"{float(entropy(p).mean()):.3g}",

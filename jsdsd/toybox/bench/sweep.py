@@ -37,7 +37,7 @@ def divergence(rows: Sequence[Row]) -> Interval | None:
         if truth is not None and len(some) > 1:
             groups.append(votes(probabilities(some, "colour")))
             statistics.append(divergence_to(truth))
-    return bootstrap(groups, statistics) if groups else None
+    return bootstrap(groups, statistics).from_zero() if groups else None
 
 
 def table(rows: Sequence[Row]) -> str:
