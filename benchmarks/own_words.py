@@ -1,4 +1,4 @@
-"""What do an asset's own words keep of their sample?  `python benchmarks/own_words.py` (half an hour on two cores).
+"""What do an asset's own words keep of their sample?  `python benchmarks/own_words.py` (a quarter of an hour).
 
 For every seed: the sample, the words learned from it in several ways, and 16 fresh samples under these words, two for
 each of the eight views.  Counted by the judge: how many have the sample's colour and its kind, and how many of those
@@ -20,7 +20,7 @@ from jsdsd.pipeline.views import view_prompts
 from jsdsd.toybox.judge import HEADS, load_judge
 from jsdsd.toybox.kinds import KINDS, ORIENTED
 
-SHOWN, SEEDS, SAMPLES = ("a duck", "a mug", "a toy"), tuple(range(8)), 16
+SHOWN, SEEDS, SAMPLES = ("a duck", "a mug", "a toy"), tuple(range(4)), 16
 Learn = Callable[[Guidance, Embeddings, int, int], Tensor | float]
 EVERYWHERE = -2  # "places" of all tokens but the first and the last
 
