@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import time
 from unittest import mock
 
 import pytest
@@ -72,21 +71,6 @@ def test_ten_thousand_particles_go_in_bounded_pieces() -> None:
     assert x.shape == (10_000, 2) and x.isfinite().all()
     rows = [call.args[0].shape[0] for call in distances.call_args_list if call.args[1].shape[0] == 10_000]
     assert sum(rows) == 10_000 and max(rows) == 1024
-
-
-@pytest.mark.slow
-def test_1500_steps_of_256_particles_take_two_seconds() -> None:
-    """Processor time of one thread, the least of three runs: the wall clock of two free cores needs no more."""
-    threads, seconds = torch.get_num_threads(), []
-    torch.set_num_threads(1)
-    try:
-        for seed in range(3):
-            started = time.process_time()
-            fit_particles(ring(), Ensemble(JensenShannon()), seed=seed)
-            seconds.append(time.process_time() - started)
-    finally:
-        torch.set_num_threads(threads)
-    assert min(seconds) <= 2.0, seconds
 
 
 def test_the_learned_log_odds_serve_as_well() -> None:
