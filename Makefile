@@ -45,7 +45,7 @@ evaluate: $(READY)  ## all numbers of docs/toybox.md and the contact sheet (half
 	@$(PY) -m jsdsd.toybox.evaluate prior
 	@$(PY) -m jsdsd.toybox.evaluate assets
 
-evidence: $(READY)  ## every objective in 3D against the known truth: docs/evidence.md (hours; goes on where it stopped)
+evidence: $(READY)  ## every objective in 3D against the known truth: docs/evidence.md (half a day; goes on where it stopped)
 	@$(PY) -m jsdsd.toybox.bench --processes 2
 
 train: $(READY)  ## train the embedded prior again from nothing (hours)

@@ -180,6 +180,8 @@ def test_every_printed_command_works(
         launched = launch_command_parser().parse_args(words[2:])
         assert launched.module
         run_module([launched.training_script, *launched.training_script_args], workplace, begun, monkeypatch)
+    elif words[0] == "mkdir":
+        assert words[1] == "-p" and words[2].startswith("out/") and len(words) == 3
     elif words[0] == "cp":
         assert (ROOT / words[1]).is_file() and len(words) == 3
     elif words[0] == ".":
