@@ -33,7 +33,8 @@ from jsdsd.toybox.captions import parse
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES += sorted((ROOT / "tutorials").rglob("*.py"))
-PROGRAMS = {"make", "python", "python3", ".venv/bin/python", "accelerate", "pip", "hf", "git", "cd", "cp", "sed", "for"}
+PROGRAMS = {"make", "python", "python3", ".venv/bin/python", "accelerate", "pip", "hf", "git"}
+PROGRAMS |= {"cd", "cp", "mkdir", "sed", "for"}
 SETTINGS = r"^(?:[A-Z_]+=\S+ )+"  # of the environment, before a command
 ELSEWHERE = {  # module or script -> what does its work
     "jsdsd.toybox.evaluate": "make evaluate, tests/toybox/test_evaluate.py",
@@ -47,7 +48,7 @@ ELSEWHERE = {  # module or script -> what does its work
     "benchmarks/processes.py": "tests/tutorials/test_commands.py",
     "benchmarks/pixel_gradients.py": "tests/tutorials/test_commands.py",
     "benchmarks/own_words.py": "tests/tutorials/test_commands.py",
-    "benchmarks/inversion_reuse.py": "tests/tutorials/test_commands.py",
+    "benchmarks/cheaper_steps.py": "tests/tutorials/test_commands.py",
     "tutorials/run.py": "make tutorials",
 }
 NOT_OURS = {  # other people's programs: they need a network, a GPU or a key
@@ -258,7 +259,7 @@ def test_every_make_target_is_listed_and_its_recipe_leads_somewhere() -> None:
     "name, arguments",
     [
         *(("pixel_gradients", []), ("layouts", []), ("processes", ["--rounds", "1", "--steps", "1"])),
-        *(("own_words", []), ("inversion_reuse", [])),
+        *(("own_words", []), ("cheaper_steps", [])),
     ],
 )
 def test_the_benchmarks_run(
@@ -272,5 +273,5 @@ def test_the_benchmarks_run(
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     module["main"]()
-    result = r"median \d|VAE, forward and backward +\d|fresh noise.* 0\.\d{3}  4|half the rate.*view +\d+%"
+    result = r"median \d|VAE, forward and backward +\d|no inversion.* 0\.\d{3}  4 calls|half the rate.*view +\d+%"
     assert re.search(result, capsys.readouterr().out)

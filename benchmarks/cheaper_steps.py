@@ -1,12 +1,14 @@
-"""Can the noise of an inversion be used again, as t falls, or be left out?  `python benchmarks/inversion_reuse.py` (ten
-minutes on two cores).
+"""What can be saved of a run of JSD?  `python benchmarks/cheaper_steps.py` (a quarter of an hour; bfloat16 is
+slow on most processors).
 
-JSD with one inversion step at guidance 1, with that noise kept for its view word for some steps, with one random noise
-for each view word, and with fresh noise, which is `JSD(inversion_steps=0)`; silhouette IoU with the true scene, seed 0.
+One inversion step at guidance 1; that noise kept for its view word for some steps; one random noise for each view word;
+fresh noise, which is `JSD(inversion_steps=0)`; and of the last fewer steps, larger ones, and the U-Net in bfloat16.
+Silhouette IoU with the true scene, seed 0, and seconds of processor time.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -67,21 +69,31 @@ WAYS: dict[str, Callable[[], Objective]] = {
 }
 
 
+def run(way: str, model: Guidance, objective: Callable[[], Objective], steps: int = STEPS, larger: float = 1.0) -> None:
+    """Makes and measures all of SHOWN and prints a line.  larger: factor of the learning rates of `optimise`."""
+    judge, found, calls, started = load_judge(), [], 0, time.process_time()
+    for text in SHOWN:
+        for progress in optimise(
+            model, text, objective(), seed=SEED, steps=steps, views_per_step=VIEWS_PER_STEP, resolution=RESOLUTION,
+            sizes=[SIZE], density_rate=0.1 * larger, colour_rate=0.03 * larger,
+        ):  # fmt: skip
+            calls += progress.record.unet_calls
+        found.append(float(measure(judge, PROMPTS[text], progress.grid)["iou"]))
+    cells, each = "  ".join(f"{iou:.3f}" for iou in found), (time.process_time() - started) / len(SHOWN)
+    print(f"{way:40} {cells}  {sum(found) / len(found):.3f}  {calls / len(SHOWN):.0f} calls, {each:.0f} s", flush=True)
+
+
 def main() -> None:
-    model, judge = Guidance.load("toybox"), load_judge()
-    print(f"{STEPS} steps, seed {SEED}: silhouette IoU of {', '.join(SHOWN)}; their mean; U-Net calls")
+    model = Guidance.load("toybox")
+    print(
+        f"{STEPS} steps, seed {SEED}: silhouette IoU of {', '.join(SHOWN)}; their mean; U-Net calls and seconds of each"
+    )
     for way, objective in WAYS.items():
-        found, calls = [], 0
-        for text in SHOWN:
-            run = optimise(
-                model, text, objective(), seed=SEED, steps=STEPS, views_per_step=VIEWS_PER_STEP, resolution=RESOLUTION,
-                sizes=[SIZE],
-            )  # fmt: skip
-            for progress in run:
-                calls += progress.record.unet_calls
-            found.append(float(measure(judge, PROMPTS[text], progress.grid)["iou"]))
-        cells = "  ".join(f"{iou:.3f}" for iou in found)
-        print(f"{way:36} {cells}  {sum(found) / len(found):.3f}  {calls / len(SHOWN):.0f}", flush=True)
+        run(way, model, objective)
+    last = "fresh noise"
+    run(f"{last}, U-Net in bfloat16", Guidance.load("toybox", dtype=torch.bfloat16), objective)
+    run(f"{last}, half the steps", model, objective, STEPS // 2)
+    run(f"{last}, half the steps, twice as large", model, objective, STEPS // 2, 2.0)
 
 
 if __name__ == "__main__":
