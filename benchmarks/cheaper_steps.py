@@ -69,7 +69,7 @@ WAYS: dict[str, Callable[[], Objective]] = {
 }
 
 
-def run(way: str, model: Guidance, objective: Callable[[], Objective], steps: int = STEPS, larger: float = 1.0) -> None:
+def run(way: str, model: Guidance, objective: Callable[[], Objective], steps: int, larger: float = 1.0) -> None:
     """Makes and measures all of SHOWN and prints a line.  larger: factor of the learning rates of `optimise`."""
     judge, found, calls, started = load_judge(), [], 0, time.process_time()
     for text in SHOWN:
@@ -89,9 +89,9 @@ def main() -> None:
         f"{STEPS} steps, seed {SEED}: silhouette IoU of {', '.join(SHOWN)}; their mean; U-Net calls and seconds of each"
     )
     for way, objective in WAYS.items():
-        run(way, model, objective)
+        run(way, model, objective, STEPS)
     last = "fresh noise"
-    run(f"{last}, U-Net in bfloat16", Guidance.load("toybox", dtype=torch.bfloat16), objective)
+    run(f"{last}, U-Net in bfloat16", Guidance.load("toybox", dtype=torch.bfloat16), objective, STEPS)
     run(f"{last}, half the steps", model, objective, STEPS // 2)
     run(f"{last}, half the steps, twice as large", model, objective, STEPS // 2, 2.0)
 
