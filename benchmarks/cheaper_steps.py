@@ -1,5 +1,5 @@
-"""What can be saved of a run of JSD?  `python benchmarks/cheaper_steps.py` (a quarter of an hour; bfloat16 is
-slow on most processors).
+"""What can be saved of a run of JSD?  `python benchmarks/cheaper_steps.py` (half an hour on a processor
+without bfloat16 of its own).
 
 One inversion step at guidance 1; that noise kept for its view word for some steps; one random noise for each view word;
 fresh noise, which is `JSD(inversion_steps=0)`; and of the last fewer steps, larger ones, and the U-Net in bfloat16.
@@ -24,7 +24,7 @@ from jsdsd.pipeline.optimise import optimise
 from jsdsd.toybox.bench.jobs import RESOLUTION, SIZE, VIEWS_PER_STEP
 from jsdsd.toybox.bench.measures import measure
 from jsdsd.toybox.bench.prompts import PROMPTS
-from jsdsd.toybox.judge import load_judge
+from jsdsd.toybox.judge import Judge, load_judge
 
 SHOWN = ("a red mushroom", "an orange fish", "a green tree on a white cube", "a blue car")
 STEPS, SEED = 100, 0
@@ -44,7 +44,8 @@ class KeptNoise:
         self, denoiser: Denoiser, x0: Tensor, t: Time, generator: torch.Generator | None = None
     ) -> DistillationStep:
         words, calls = denoiser.index, 0  # index: ViewDenoiser has it
-        if any(self.step - self.found[word][0] >= self.steps if word in self.found else True for word in words):
+        ages = [self.step - self.found[word][0] if word in self.found else self.steps for word in words]
+        if max(ages) >= self.steps:
             x0 = x0.detach()
             if self.inverted:
                 noise, calls = denoiser.schedule.eps_from_x0(ddim_invert(denoiser, x0, t, 1, 1.0), x0, t), 1
@@ -69,9 +70,11 @@ WAYS: dict[str, Callable[[], Objective]] = {
 }
 
 
-def run(way: str, model: Guidance, objective: Callable[[], Objective], steps: int, larger: float = 1.0) -> None:
+def run(
+    way: str, model: Guidance, judge: Judge, objective: Callable[[], Objective], steps: int, larger: float = 1.0
+) -> None:
     """Makes and measures all of SHOWN and prints a line.  larger: factor of the learning rates of `optimise`."""
-    judge, found, calls, started = load_judge(), [], 0, time.process_time()
+    found, calls, started = [], 0, time.process_time()
     for text in SHOWN:
         for progress in optimise(
             model, text, objective(), seed=SEED, steps=steps, views_per_step=VIEWS_PER_STEP, resolution=RESOLUTION,
@@ -84,16 +87,16 @@ def run(way: str, model: Guidance, objective: Callable[[], Objective], steps: in
 
 
 def main() -> None:
-    model = Guidance.load("toybox")
+    model, judge = Guidance.load("toybox"), load_judge()
     print(
         f"{STEPS} steps, seed {SEED}: silhouette IoU of {', '.join(SHOWN)}; their mean; U-Net calls and seconds of each"
     )
     for way, objective in WAYS.items():
-        run(way, model, objective, STEPS)
-    last = "fresh noise"
-    run(f"{last}, U-Net in bfloat16", Guidance.load("toybox", dtype=torch.bfloat16), objective, STEPS)
-    run(f"{last}, half the steps", model, objective, STEPS // 2)
-    run(f"{last}, half the steps, twice as large", model, objective, STEPS // 2, 2.0)
+        run(way, model, judge, objective, STEPS)
+    fresh = WAYS["fresh noise, no inversion"]
+    run("fresh noise, half the steps", model, judge, fresh, STEPS // 2)
+    run("fresh noise, half the steps, twice as large", model, judge, fresh, STEPS // 2, 2.0)
+    run("fresh noise, U-Net in bfloat16", Guidance.load("toybox", dtype=torch.bfloat16), judge, fresh, STEPS)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from jsdsd.toybox.judge import HEADS, load_judge
 from jsdsd.toybox.kinds import KINDS, ORIENTED
 
 SHOWN, SEEDS, SAMPLES = ("a duck", "a mug", "a toy"), tuple(range(4)), 16
-Learn = Callable[[Guidance, Embeddings, int, int], Tensor | float]
-EVERYWHERE = -2  # "places" of all tokens but the first and the last
+Learn = Callable[[Guidance, Embeddings, int, int], Tensor]
 
 
 def learned(**how: float) -> Learn:
@@ -31,11 +30,11 @@ def learned(**how: float) -> Learn:
 
 
 def in_all_places(model: Guidance, first: Embeddings, places: int, seed: int) -> Tensor:
-    return learned(low=0.3, steps=40)(model, first, first.tokens.shape[1] + EVERYWHERE, seed)
+    return learned(low=0.3, steps=40)(model, first, first.tokens.shape[1] - 2, seed)  # all but the first and the last
 
 
 WAYS: dict[str, Learn] = {
-    "the prompt alone": lambda *_: 0.0,
+    "the prompt alone": lambda *_: torch.zeros(1),
     "in all places, t from 0.3, 40 steps": in_all_places,
     "in the prompt's places, t from 0.3, 40 steps": learned(low=0.3, steps=40),
     "in the prompt's places, t from 0.6, 30 steps (the default)": learned(),
@@ -46,6 +45,11 @@ WAYS: dict[str, Learn] = {
 
 def main() -> None:
     model, judge = Guidance.load("toybox"), load_judge()
+
+    def draw(noise: Tensor, words: Embeddings) -> dict[str, Tensor]:  # what the judge sees in the samples
+        latents = ddim_sample(lambda x_t, t: model.predict_eps(x_t, t, words), model.schedule, noise)
+        return {head: p.argmax(1) for head, p in judge.judge(model.decode_latents(latents)).items()}
+
     views = HEADS["view"][:8]
     asked = torch.arange(SAMPLES) % len(views)  # the view of each fresh sample
     print(f"seeds {SEEDS}, {SAMPLES} samples each; shares of the samples: colour, kind, view")
@@ -56,17 +60,12 @@ def main() -> None:
             kept: dict[str, list[Tensor]] = {"colour": [], "kind": [], "view": []}
             for seed in SEEDS:
                 generator = torch.Generator().manual_seed(seed + OWN_WORDS)  # own_words draws the same noise first
-
-                def draw(noise: Tensor, words: Embeddings) -> dict[str, Tensor]:
-                    latents = ddim_sample(lambda x_t, t: model.predict_eps(x_t, t, words), model.schedule, noise)
-                    return {k: p.argmax(1) for k, p in judge.judge(model.decode_latents(latents)).items()}
-
                 sample = draw(torch.randn(1, *model.latent_shape, generator=generator), first)
                 delta = learn(model, first, places, seed + OWN_WORDS)
                 fresh = torch.randn(
                     SAMPLES, *model.latent_shape, generator=torch.Generator().manual_seed(1000 + seed)
                 )  # the same for all ways
-                seen = draw(fresh, (embeddings.shifted(delta) if isinstance(delta, Tensor) else embeddings)[asked])
+                seen = draw(fresh, embeddings.shifted(delta)[asked])
                 kept["colour"].append(seen["colour"] == sample["colour"])
                 kept["kind"].append(seen["kind"] == sample["kind"])
                 sided = torch.tensor([list(KINDS)[i] in ORIENTED for i in seen["kind"].tolist()])

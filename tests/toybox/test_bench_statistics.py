@@ -53,7 +53,8 @@ def test_the_interval_of_a_divergence_covers_what_as_many_seeds_measure_on_avera
     found = [bootstrap([pair], difference, draws=400, seed=i) for i, pair in enumerate(pairs)]
     assert abs(sum(x.low <= average <= x.high for x in found) / 200 - 0.94) < 4 * math.sqrt(0.94 * 0.06 / 200)
     assert all(x.low <= x.estimate <= x.high for x in found)
-    assert all(x.from_zero().low >= 0 and x.from_zero().high == x.high for x in found)
+    assert Interval(0.1, -0.2, 0.3, 1, 1).from_zero() == Interval(0.1, 0, 0.3, 1, 1)
+    assert all(x.from_zero() == x for x in found if x.low > 0)
 
 
 def test_perfect_draws_have_the_known_small_divergence() -> None:
