@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..objectives.distillation import SDS, surrogate_loss
-from ..objectives.divergences import Divergence, ForwardKL, JensenShannon, SkewJS
+from ..objectives.divergence import Divergence
+from ..objectives.divergences import ForwardKL, JensenShannon, SkewJS
 from ..objectives.ensemble import Ensemble
 from ..objectives.log_odds import particle_mixture
 from ..sandbox.distributions import GaussianMixture

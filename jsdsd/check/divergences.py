@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..objectives.divergences import Divergence, ForwardKL, Jeffreys, JensenShannon, ReverseKL, SquaredHellinger
+from ..objectives.divergence import Divergence
+from ..objectives.divergences import ForwardKL, Jeffreys, JensenShannon, ReverseKL, SquaredHellinger
 from ..sandbox.distributions import GaussianMixture
 from .problem import Case, Mistake, Problem, ProblemSet
 

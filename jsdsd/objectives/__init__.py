@@ -11,10 +11,9 @@ from .distillation import (
     distill,
     surrogate_loss,
 )
+from .divergence import Divergence, Estimate
 from .divergences import (
     DIVERGENCES,
-    Divergence,
-    Estimate,
     ForwardKL,
     Jeffreys,
     JensenShannon,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .diffusion import Denoiser, Time
 from .distillation import DistillationStep, checked_x0, finite_step, noise_like
-from .divergences import Divergence, JensenShannon, ReverseKL, SoftenedReverseKL
+from .divergence import Divergence
+from .divergences import JensenShannon, ReverseKL, SoftenedReverseKL
 from .log_odds import EnsembleLogOdds, LogOdds, Situation, particle_mixture
 
 

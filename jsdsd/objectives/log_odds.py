@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .diffusion import Schedule, Time, randn_like
-from .divergences import Estimate
+from .divergence import Estimate
 
 
 class Density(Protocol):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objectives.distillation import Anneal, surrogate_loss
-from ..objectives.divergences import Divergence
+from ..objectives.divergence import Divergence
 from ..objectives.ensemble import Ensemble
 from .distributions import GaussianMixture
 
@@ -62,7 +62,8 @@ def fit_gaussian(divergence: Divergence, target: GaussianMixture, zooms: int = 1
     smaller grids, each half the last one's size, around the best point so far (no gradients, no luck with starts).
 
     Mode seeking shows as one mode taken (std near the mode's own), covering as std near the target's. Of equal minima
-    one is returned. ValueError unless the target is 1-D and zooms >= 0.
+    one is returned. A Gaussian under which f(r) overflows counts as infinitely far. ValueError unless the target is 1-D
+    and zooms >= 0, or if no Gaussian at all has a finite divergence.
     """
     if target.dim != 1 or zooms < 0:
         raise ValueError(f"needs a 1-D target, like two_modes(3.0), and zooms >= 0; got dim {target.dim} and {zooms}")
@@ -75,11 +76,14 @@ def fit_gaussian(divergence: Divergence, target: GaussianMixture, zooms: int = 1
         log_stds = torch.linspace(log_std - half_log, log_std + half_log, sizes[1], dtype=torch.float64)
         m, s = torch.meshgrid(means, log_stds.clamp(narrow, wide), indexing="ij")
         values = gaussian_divergence(divergence, target, m.flatten(), s.flatten())
+        values = torch.where(values.isnan(), math.inf, values)
         best = int(values.argmin())
         mean, log_std, value = float(m.flatten()[best]), float(s.flatten()[best]), float(values[best])
         half, half_log, sizes = (
             (half / 2, half_log / 2, (9, 9)) if sizes == (9, 9) else (half / 4, half_log / 4, (9, 9))
         )
+    if not math.isfinite(value):
+        raise ValueError(f"no Gaussian has a finite value of {divergence!r} from this target: f(r) overflows")
     return GaussianFit(mean, math.exp(log_std), value)
 
 

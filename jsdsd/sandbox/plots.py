@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..objectives.diffusion import Denoiser
 from ..objectives.distillation import Objective
-from ..objectives.divergences import DIVERGENCES, Divergence
+from ..objectives.divergence import Divergence
+from ..objectives.divergences import DIVERGENCES
 from .distributions import GaussianMixture
 from .fits import fit_gaussian, gaussian_divergence
 
