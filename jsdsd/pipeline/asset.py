@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .asset_file import pack, unpack
 from .cameras import orbit
 from .display import run_table
-from .renderer import render
+from .renderer import render_fields
 from .voxels import VoxelGrid
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = (".safetensors", ".glb", ".ply", ".obj", ".stl", ".gif", ".png", ".html")
-MARK = "jsdsd.asset"  # the one metadata key in an asset file; its value is JSON
-VERSION = 1  # of that JSON and of the tensors' names; raised when an older jsdsd could not read the file
+Background = float | Sequence[float]
+# Pictures are made from a finer grid: logits interpolated *before* softplus and sigmoid give a crisp edge.
+FINER = 3  # node spacings in place of one, per axis
+FINEST = 160  # nodes per axis at most, unless the grid has more itself: 65 MB of logits
 
 
 @dataclass(eq=False, repr=False)
@@ -38,31 +40,44 @@ class Asset:
 
     grid: the scene.  prompt: the text it was made from.  config: every setting of the run and the versions.
     history: one record per optimiser step (step, t, grad_norm, unet_calls, seconds, ...).
+    unchecked: it was loaded from a file of version 0.1.0, which has no digest: damage would go unnoticed.
+    Raises TypeError for other types.
     """
 
     grid: VoxelGrid
     prompt: str
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    unchecked: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.grid, VoxelGrid):
+            raise TypeError(f"grid is a VoxelGrid, got {type(self.grid).__name__}")
+        if not isinstance(self.prompt, str) or not isinstance(self.config, dict):
+            kinds = f"{type(self.prompt).__name__} and {type(self.config).__name__}"
+            raise TypeError(f"prompt is a text and config a dictionary, got {kinds}")
+        if not isinstance(self.history, list) or not all(isinstance(record, dict) for record in self.history):
+            raise TypeError("history is a list of dictionaries, one per step")
 
     def render(
-        self, azimuth: float, elevation: float = 15.0, size: int = 256, background: float | Sequence[float] = 1.0
+        self, azimuth: float, elevation: float = 15.0, size: int = 256, background: Background = 1.0
     ) -> np.ndarray:
         """One view: float32 (size, size, 3) in [0, 1], sRGB.
 
         azimuth: degrees, 0 sees the front, 90 the side on the right hand of someone who looks at the front.
         elevation: degrees above the horizon, -90 to 90.  background: a grey level or (r, g, b) in [0, 1].
+        Raises ValueError for a value outside its range, and TypeError for anything that is not one number.
         """
+        _number("azimuth", azimuth)
         return next(self._frames([azimuth], elevation, size, background))
 
     def turntable(
-        self, frames: int = 30, size: int = 256, elevation: float = 15.0, background: float | Sequence[float] = 1.0
+        self, frames: int = 30, size: int = 256, elevation: float = 15.0, background: Background = 1.0
     ) -> list[Image.Image]:
         """One round in `frames` RGB pictures of `size` pixels, starting at the front."""
         from PIL import Image
 
-        if frames < 1:
-            raise ValueError(f"frames must be at least 1, got {frames}")
+        _whole("frames", frames, 3600)
         azimuths = [360 * i / frames for i in range(frames)]
         return [Image.fromarray(_bytes(x)) for x in self._frames(azimuths, elevation, size, background)]
 
@@ -70,6 +85,8 @@ class Asset:
         """A contact sheet of `count` views around the object, the front first, rows from left to right."""
         from PIL import Image
 
+        _whole("columns", columns)
+        _whole("count", count, 3600)
         pictures = self.turntable(count, size, elevation)
         columns = min(columns, count)
         sheet = Image.new("RGB", (columns * size, math.ceil(count / columns) * size), "white")
@@ -77,39 +94,50 @@ class Asset:
             sheet.paste(picture, (i % columns * size, i // columns * size))
         return sheet
 
-    def mesh(self, threshold: float | None = None) -> trimesh.Trimesh:
+    def mesh(self, threshold: float | None = None, min_part: float = 0.0) -> trimesh.Trimesh:
         """The surface as a triangle mesh with vertex colours (8-bit sRGB), Y up, facing +Z, in scene units.
 
         threshold: the density [1 / scene unit] of the surface; None finds the one whose outline agrees with the
-        renders.  Raises ValueError for an empty scene or a density that is never crossed.
+        renders.  min_part: loose parts below this share of the whole are left out; .02 drops crumbs, 0 nothing.
+        The mesh is closed, whatever the threshold.  Raises ValueError for an empty scene, a density that is never
+        crossed and a share outside [0, 1).
         """
-        from .mesh import extract_mesh
+        from .mesh import extract_mesh, subdivided
 
-        return extract_mesh(self.grid, threshold)
+        return extract_mesh(subdivided(self.grid), threshold, min_part)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, min_part: float = 0.0, mm_per_unit: float = 50.0) -> Path:
         """Write the asset in the format that the suffix names and return the path.
 
         .safetensors: all of it, for `Asset.load`.  .glb .ply .obj .stl: the mesh (STL has no colours).
         .gif: a turntable, 30 frames of 256 pixels.  .png: 8 views.  .html: a page to turn it in, which works offline.
+        min_part: as in `mesh`, for the formats that hold one.
+        mm_per_unit: millimetres per scene unit in an STL, which has Z up as slicers want it; the box is 2 units wide,
+        so an object that fills it is 100 mm tall.
 
         Missing folders are made.  A file appears whole or not at all.  Raises ValueError (unknown suffix, empty
-        scene, values that are not finite) and OSError (a place that cannot be written to); both before the work.
+        scene, values out of range or not finite) and OSError (a place that cannot be written to); both before the work.
         """
         path = Path(path)
-        if path.suffix.lower() not in SUFFIXES:
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES:
             raise ValueError(f'cannot save as "{path.name}": the name must end in one of {", ".join(SUFFIXES)}')
-        self._check_finite()
+        if not 0 <= _number("min_part", min_part) < 1:
+            raise ValueError(f"min_part is a share of the whole, at least 0 and below 1, got {min_part}")
+        if not 1e-3 <= _number("mm_per_unit", mm_per_unit) <= 1e6:
+            raise ValueError(f"mm_per_unit must lie between 0.001 and 1,000,000, got {mm_per_unit}")
+        self.check_finite()
         with whole_file(path) as file:
-            file.write(self._encoded(path.suffix.lower()))
+            file.write(self._encoded(suffix, min_part, mm_per_unit))
         return path
 
     @staticmethod
     def load(path: str | Path) -> Asset:
         """Read what `save("name.safetensors")` wrote.
 
-        Raises FileNotFoundError, and ValueError for a file that is damaged, not an asset, from a newer version, or
-        that holds values that are not finite.  Nothing in the file is ever executed.
+        Every bit counts: a SHA-256 digest over tensors and facts is in the file.  Files of version 0.1.0 have none;
+        they load as well, with `unchecked` True.  Raises FileNotFoundError, and ValueError for a file that is damaged,
+        not an asset, from a newer version, or with values that are not finite.  Nothing in it is ever executed.
         """
         return read_asset_file(path)[0]
 
@@ -121,7 +149,8 @@ class Asset:
         size = self.grid.resolution
         steps = f", {len(self.history)} steps" if self.history else ""
         seed = f", seed {self.config['seed']}" if "seed" in self.config else ""
-        return f"Asset({self.prompt!r}, {size} x {size} x {size} voxels{seed}{steps})"
+        unchecked = ", unchecked" if self.unchecked else ""
+        return f"Asset({self.prompt!r}, {size} x {size} x {size} voxels{seed}{steps}{unchecked})"
 
     def _repr_png_(self) -> bytes:
         return _png(self.views(4, 192))
@@ -139,13 +168,10 @@ class Asset:
 
     def safetensors(self, more: dict[str, Tensor]) -> bytes:
         """The .safetensors file's content, with `more` tensors beside the grid's."""
-        import safetensors.torch
+        self.check_finite()
+        return pack(self.facts(), {f"levels.{i}": level.cpu() for i, level in enumerate(self.grid.levels)} | more)
 
-        self._check_finite()
-        levels = {f"levels.{i}": level.cpu() for i, level in enumerate(self.grid.levels)}
-        return safetensors.torch.save(levels | more, {MARK: json.dumps({"version": VERSION, **self.facts()})})
-
-    def _encoded(self, suffix: str) -> bytes:
+    def _encoded(self, suffix: str, min_part: float = 0.0, mm_per_unit: float = 50.0) -> bytes:
         """The file's content."""
         if suffix == ".safetensors":
             return self.safetensors({})
@@ -156,30 +182,40 @@ class Asset:
             return data.getvalue()
         if suffix == ".png":
             return _png(self.views())
+        mesh = self.mesh(min_part=min_part)
         if suffix == ".html":
             from .viewer import viewer_html
 
-            return viewer_html(self.mesh(), self.prompt, _png(self.turntable(1)[0])).encode()
-        if suffix == ".glb":
-            from .mesh import glb_bytes
+            return viewer_html(mesh, self.prompt, _png(self.turntable(1, 400)[0])).encode("utf-8", "replace")
+        from .formats import mesh_bytes
 
-            return glb_bytes(self.mesh())
-        data = self.mesh().export(file_type=suffix[1:])
-        return data.encode() if isinstance(data, str) else data
+        return mesh_bytes(mesh, suffix, mm_per_unit)
 
     def _frames(
-        self, azimuths: Sequence[float], elevation: float, size: int, background: float | Sequence[float]
+        self, azimuths: Sequence[float], elevation: float, size: int, background: Background
     ) -> Iterator[np.ndarray]:
         """Renders (size, size, 3), made one by one: a batch of large ones would need gigabytes."""
+        if not abs(_number("elevation", elevation)) <= 90:
+            raise ValueError(f"elevation must lie between -90 and 90 degrees, got {elevation}")
+        _whole("size", size, 4096)  # pixels: about 1 GB
+        back = np.asarray(background, dtype=object)
+        if back.shape not in ((), (3,)):
+            raise ValueError(f"background is a grey level or (r, g, b), got {background!r}")
+        for level in back.flat:
+            if not 0 <= _number("background", level) <= 1:
+                raise ValueError(f"background must lie in [0, 1], got {background!r}")
         cameras = orbit(azimuths, elevation)
         with torch.no_grad():
-            flat = self.grid.upsampled(self.grid.resolution)  # the levels are added up once, not once a frame
-            back: float | Tensor = torch.tensor(background) if isinstance(background, Sequence) else background
-            for i in range(len(cameras)):
-                rgb = render(flat, cameras[i], size, back).rgb[0]
-                yield rgb.float().clamp(0, 1).cpu().numpy()
+            nodes = self.grid.resolution
+            nodes = max(nodes, min(FINER * (nodes - 1) + 1, FINEST))
+            fields = self.grid.upsampled(nodes).fields()  # once, not once a frame
+            colour = torch.tensor(back.tolist(), dtype=fields[0].dtype, device=fields[0].device)
+        for camera in cameras:
+            with torch.no_grad():
+                rgb = render_fields(*fields, camera, size, colour).rgb[0].float().clamp(0, 1).cpu().numpy()
+            yield rgb
 
-    def _check_finite(self) -> None:
+    def check_finite(self) -> None:
         for i, level in enumerate(self.grid.levels):
             if not torch.isfinite(level).all():
                 raise ValueError(
@@ -190,38 +226,17 @@ class Asset:
 
 def read_asset_file(path: str | Path) -> tuple[Asset, dict[str, Tensor]]:
     """The asset in a .safetensors file, and the tensors that are not part of it (a checkpoint's).  See Asset.load."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no asset file "{path}"')
+    facts, tensors, checked = unpack(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(MARK)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(
-            f'"{path}" is damaged or not a safetensors file ({error}); copy it again from its source, or '
-            "generate the asset again"
-        ) from error
-    if text is None:
-        raise ValueError(
-            f'"{path}" holds tensors but was not written by Asset.save; model weights, for one, are no assets'
-        )
-    try:
-        facts, levels = json.loads(text), sum(name.startswith("levels.") for name in tensors)
-        if facts["version"] <= VERSION:
-            grid = VoxelGrid([tensors.pop(f"levels.{i}") for i in range(levels or len(tensors))])
-            asset = Asset(grid, facts["prompt"], facts["config"], facts["history"])
-            asset._check_finite()
-            return asset, tensors
+        levels = sum(name.startswith("levels.") for name in tensors)
+        grid = VoxelGrid([tensors.pop(f"levels.{i}") for i in range(levels or len(tensors))])
+        asset = Asset(grid, facts["prompt"], facts["config"], facts["history"], unchecked=not checked)
+        asset.check_finite()
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f'"{path}" is an asset file with a part missing or broken ({error}); generate it again'
         ) from error
-    raise ValueError(
-        f'"{path}" has asset format {facts["version"]}, but this jsdsd reads up to {VERSION}: upgrade jsdsd'
-    )
+    return asset, tensors
 
 
 def check_writable(path: str | Path) -> None:
@@ -254,6 +269,25 @@ def whole_file(path: Path, keep: bool = True) -> Iterator[BinaryIO]:
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _number(name: str, value: Any) -> float:
+    """`value`, if it is one finite number; TypeError or ValueError if not."""
+    if isinstance(value, np.generic) or (isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not abs(value) < 1e300:  # also a NaN, and a whole number too long for a float
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def _whole(name: str, value: Any, most: int = 2**31) -> None:
+    """TypeError where `value` is no whole number, ValueError where it is below 1 or above `most`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if not 1 <= value <= most:
+        raise ValueError(f"{name} must lie between 1 and {most}, got {value}")
 
 
 def _bytes(rgb: np.ndarray) -> np.ndarray:

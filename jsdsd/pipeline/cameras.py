@@ -78,7 +78,8 @@ class Camera:
         down, right = torch.meshgrid(centre, centre, indexing="ij")
         extent = torch.tan(self.fov / 2)[:, None, None]
         local = torch.stack([right * extent, -down * extent, torch.ones_like(right * extent)], -1)  # (B, H, W, 3)
-        direction = torch.einsum("bhwi,bij->bhwj", local, self.rotation)
+        with torch.autocast(local.device.type, enabled=False):  # the caller's would round directions to 8 bits
+            direction = torch.einsum("bhwi,bij->bhwj", local, self.rotation)
         return self.position[:, None, None].expand_as(direction), direction / direction.norm(dim=-1, keepdim=True)
 
 

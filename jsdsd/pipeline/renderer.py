@@ -43,8 +43,12 @@ def render(grid: VoxelGrid, camera: Camera, size: int, background: float | Tenso
     """Square images of `size` pixels of `grid` from a batch of B cameras, differentiable in the grid's logits.
 
     background: a grey level, a colour (3,) or one per camera (B, 3), in [0, 1].
-    Cameras get no gradient, and gradients have none of their own.  Raises ValueError for a wrong shape or a NaN.
+    Cameras get no gradient, and gradients have none of their own.  Raises ValueError for a wrong shape, a NaN, a
+    background outside [0, 1] and numbers other than float32 and float64.
     """
+    back = torch.as_tensor(background)
+    if not ((back >= 0) & (back <= 1)).all():  # written so that a NaN fails too
+        raise ValueError(f"background must lie in [0, 1], got values from {float(back.min())} to {float(back.max())}")
     return render_fields(*grid.fields(), camera, size, background)
 
 
@@ -93,10 +97,11 @@ def _check(density: Tensor, colour: Tensor) -> None:
     if size < 2 or density.shape != (size,) * 3 or colour.shape[1:] != density.shape or not len(colour):
         got = f"{tuple(density.shape)} and {tuple(colour.shape)}"
         raise ValueError(f"density has shape (R, R, R) and colour (3, R, R, R) with R >= 2, got {got}")
-    if not density.is_floating_point() or (density.dtype, density.device) != (colour.dtype, colour.device):
+    half = density.dtype not in (torch.float32, torch.float64)  # their sums of densities would overflow or round
+    if half or (density.dtype, density.device) != (colour.dtype, colour.device):
         raise ValueError(
-            f"density and colour need one floating-point type on one device, got {density.dtype} on {density.device} "
-            f"and {colour.dtype} on {colour.device}"
+            f"density and colour are both float32 or both float64, on one device, got {density.dtype} on "
+            f"{density.device} and {colour.dtype} on {colour.device}"
         )
     low, high = density.detach().aminmax()
     if not (low >= 0 and high < torch.inf):  # not: a NaN makes every comparison false

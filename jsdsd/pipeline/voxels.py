@@ -55,8 +55,8 @@ class VoxelGrid(nn.Module):
         for level in levels:
             if level.dim() != 4 or level.shape[0] != 4 or len(set(level.shape[1:])) != 1 or level.shape[1] < 2:
                 raise ValueError(f"a level has shape (4, r, r, r) with r >= 2, got {tuple(level.shape)}")
-            if not level.is_floating_point():
-                raise ValueError(f"a level holds floating-point logits, got {level.dtype}")
+            if level.dtype not in (torch.float32, torch.float64):
+                raise ValueError(f"a level holds logits in float32 or float64, got {level.dtype}")
             if (level.dtype, level.device) != (levels[0].dtype, levels[0].device):
                 raise ValueError("all levels need one floating-point type on one device")
         # Two lists, since density and colour want different learning rates.

@@ -274,8 +274,10 @@ GOOD = torch.rand(4, 4, 4), torch.rand(3, 4, 4, 4)
         (GOOD[0][:3], GOOD[1][:, :3], 1.0, 4, "shape"),
         (torch.rand(()), torch.rand(3), 1.0, 4, "shape"),
         (torch.rand(1, 1, 1), torch.rand(3, 1, 1, 1), 1.0, 4, "R >= 2"),
-        (GOOD[0].double(), GOOD[1], 1.0, 4, "one floating-point type"),
-        (GOOD[0].long(), GOOD[1].long(), 1.0, 4, "floating-point"),
+        (GOOD[0].double(), GOOD[1], 1.0, 4, "both float32 or both float64"),
+        (GOOD[0].long(), GOOD[1].long(), 1.0, 4, "both float32 or both float64.*int64"),
+        (GOOD[0].half(), GOOD[1].half(), 1.0, 4, "both float32 or both float64.*float16"),
+        (GOOD[0].bfloat16(), GOOD[1].bfloat16(), 1.0, 4, "both float32 or both float64.*bfloat16"),
         (GOOD[0] - 2, GOOD[1], 1.0, 4, ">= 0"),
         (GOOD[0] * math.nan, GOOD[1], 1.0, 4, "finite"),
         (GOOD[0] + math.inf, GOOD[1], 1.0, 4, "finite"),
@@ -291,3 +293,9 @@ def test_what_cannot_be_drawn_is_refused_in_words(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         render_fields(density, colour, orbit([0.0, 1.0]), size, background)
+
+
+@pytest.mark.parametrize("background", [math.nan, 255, -1, torch.tensor([0.0, 0.0, 1.1])])
+def test_a_background_that_is_no_colour_is_refused(background: float | Tensor) -> None:
+    with pytest.raises(ValueError, match=r"background must lie in \[0, 1\], got values from"):
+        render(VoxelGrid.blob((4,)), orbit(0.0), 4, background)

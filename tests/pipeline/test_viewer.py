@@ -37,11 +37,11 @@ def test_the_page_is_self_contained_and_carries_the_mesh(tmp_path: Path) -> None
     positions = np.frombuffer(data["positions"], "<i2").reshape(-1, 3) / 32767
     np.testing.assert_allclose(positions, mesh.vertices, atol=2e-5)
     np.testing.assert_array_equal(np.frombuffer(data["colours"], "u1").reshape(-1, 3), mesh.visual.vertex_colors[:, :3])
-    np.testing.assert_array_equal(np.frombuffer(data["faces"], "<u4").reshape(-1, 3), mesh.faces)
+    np.testing.assert_array_equal(np.frombuffer(data["faces"], "<u2").reshape(-1, 3), mesh.faces)
     instead = re.search(r'<img alt="a ball" src="data:image/png;base64,([^"]+)"', page)  # where there is no WebGL
     assert instead
     with Image.open(io.BytesIO(base64.b64decode(instead[1]))) as picture:
-        np.testing.assert_array_equal(np.asarray(picture), np.asarray(asset.turntable(1)[0]))
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(asset.turntable(1, 400)[0]))
 
 
 def test_a_prompt_cannot_break_out_of_the_page(tmp_path: Path) -> None:

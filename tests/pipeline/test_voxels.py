@@ -137,7 +137,9 @@ def level(*shape: int) -> Tensor:
         ([level(4, 4, 4)], "shape"),
         ([level(4, 4, 4, 5)], "shape"),
         ([level(4, 1, 1, 1)], "r >= 2"),
-        ([level(4, 2, 2, 2).long()], "floating-point"),
+        ([level(4, 2, 2, 2).long()], "float32 or float64, got torch.int64"),
+        ([level(4, 2, 2, 2).half()], "float32 or float64, got torch.float16"),
+        ([level(4, 2, 2, 2).bfloat16()], "float32 or float64, got torch.bfloat16"),
         ([level(4, 2, 2, 2), level(4, 3, 3, 3).double()], "one floating-point type"),
     ],
 )
