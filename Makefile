@@ -39,14 +39,14 @@ sdxl-full: $(READY)  ## one step through SDXL's true architecture, random weight
 	@$(PY) benchmarks/sdxl_full.py
 
 sandbox-results: $(READY)  ## every figure and table of docs/sandbox.md
-	@$(PY) -m jsdsd.sandbox.results
+	@$(PY) -m benchmarks.evidence.sandbox
 
 evaluate: $(READY)  ## all numbers of docs/toybox.md and the contact sheet (half an hour)
-	@$(PY) -m jsdsd.toybox.evaluate prior
-	@$(PY) -m jsdsd.toybox.evaluate assets
+	@$(PY) -m benchmarks.evidence.evaluate prior
+	@$(PY) -m benchmarks.evidence.evaluate assets
 
 evidence: $(READY)  ## every objective in 3D against the known truth: docs/evidence.md (half a day; goes on where it stopped)
-	@$(PY) -m jsdsd.toybox.bench --processes 2
+	@$(PY) -m benchmarks.evidence --processes 2
 
 train: $(READY)  ## train the embedded prior again from nothing (hours)
 	@$(PY) -m jsdsd.toybox.train

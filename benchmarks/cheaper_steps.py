@@ -15,16 +15,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from benchmarks.evidence.jobs import RESOLUTION, SIZE, VIEWS_PER_STEP
+from benchmarks.evidence.judge import Judge, load_judge
+from benchmarks.evidence.measures import measure
+from benchmarks.evidence.prompts import PROMPTS
 from jsdsd import JSD, SDS
 from jsdsd.objectives.diffusion import Denoiser, Time
 from jsdsd.objectives.distillation import DistillationStep, Objective, noise_like
 from jsdsd.objectives.inversion import ddim_invert
-from jsdsd.pipeline.guidance import Guidance
-from jsdsd.pipeline.optimise import optimise
-from jsdsd.toybox.bench.jobs import RESOLUTION, SIZE, VIEWS_PER_STEP
-from jsdsd.toybox.bench.measures import measure
-from jsdsd.toybox.bench.prompts import PROMPTS
-from jsdsd.toybox.judge import Judge, load_judge
+from jsdsd.optimise import optimise
+from jsdsd.sdxl.guidance import Guidance
 
 SHOWN = ("a red mushroom", "an orange fish", "a green tree on a white cube", "a blue car")
 STEPS, SEED = 100, 0

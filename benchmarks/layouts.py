@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jsdsd.pipeline.guidance import Guidance
+from jsdsd.sdxl.guidance import Guidance
 
 VIEWS, ROUNDS, LIMIT = 4, 10, 600
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmarks.evidence.judge import HEADS, load_judge
 from jsdsd.objectives.diffusion import ddim_sample
-from jsdsd.pipeline.guidance import Embeddings, Guidance
-from jsdsd.pipeline.optimise import OWN_WORDS
-from jsdsd.pipeline.own_words import own_words
-from jsdsd.pipeline.views import view_prompts
-from jsdsd.toybox.judge import HEADS, load_judge
+from jsdsd.optimise import OWN_WORDS
+from jsdsd.scene.views import view_prompts
+from jsdsd.sdxl.guidance import Embeddings, Guidance
+from jsdsd.sdxl.own_words import own_words
 from jsdsd.toybox.kinds import KINDS, ORIENTED
 
 SHOWN, SEEDS, SAMPLES = ("a duck", "a mug", "a toy"), tuple(range(4)), 16

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 import jsdsd
-from jsdsd.pipeline import guidance as module
-from jsdsd.pipeline.guidance import Guidance
+from jsdsd.sdxl import guidance as module
+from jsdsd.sdxl.guidance import Guidance
 
 SEEDS, STEPS, LIMIT = (0, 1, 2), 40, 0.1
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jsdsd.pipeline.cameras import Camera, orbit
-from jsdsd.pipeline.renderer import render_fields
-from jsdsd.pipeline.voxels import grid_points
+from jsdsd.scene.cameras import Camera, orbit
+from jsdsd.scene.renderer import render_fields
+from jsdsd.scene.voxels import grid_points
 
 Renderer = Callable[[Tensor, Tensor, Camera, int], Tensor]  # density, colour, camera, size -> rgb (B, H, W, 3)
 

@@ -21,9 +21,9 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
 import jsdsd
-from jsdsd.pipeline import memory, sdxl_base
-from jsdsd.pipeline.guidance import Embeddings, Guidance
-from jsdsd.pipeline.numerics import Numerics
+from jsdsd.sdxl import memory, sdxl_base
+from jsdsd.sdxl.guidance import Embeddings, Guidance
+from jsdsd.sdxl.numerics import Numerics
 
 RESOLUTION, ALLOWED = 128, 0.15
 

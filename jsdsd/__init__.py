@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names for type checkers and editors
-    from . import objectives, pipeline, sandbox, toybox
+    from . import objectives, sandbox, scene, sdxl, toybox
+    from .generation import generate
     from .objectives import (
         JSD,
         SDI,
@@ -30,25 +31,24 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
         SoftenedReverseKL,
         SquaredHellinger,
     )
-    from .pipeline.asset import Asset
-    from .pipeline.cameras import Camera, look_at, orbit
-    from .pipeline.generate import generate
-    from .pipeline.renderer import Render, render
-    from .pipeline.voxels import VoxelGrid
+    from .scene.asset import Asset
+    from .scene.cameras import Camera, look_at, orbit
+    from .scene.renderer import Render, render
+    from .scene.voxels import VoxelGrid
 
 __all__ = [
     "JSD", "SDI", "SDS", "Asset", "Camera", "Ensemble", "ForwardKL", "Jeffreys", "JensenShannon", "Render",
     "ReverseKL", "Schedule", "Seeded", "SkewJS", "SoftenedReverseKL", "SquaredHellinger", "VoxelGrid", "__version__",
-    "generate", "look_at", "objectives", "orbit", "pipeline", "render", "sandbox", "toybox",
+    "generate", "look_at", "objectives", "orbit", "render", "sandbox", "scene", "sdxl", "toybox",
 ]  # fmt: skip
 
-_SUBMODULES = {"objectives", "pipeline", "sandbox", "toybox"}
+_SUBMODULES = {"objectives", "sandbox", "scene", "sdxl", "toybox"}
 _HOME = {
-    "generate": "pipeline.generate",
-    "Asset": "pipeline.asset",
-    "Camera": "pipeline.cameras", "look_at": "pipeline.cameras", "orbit": "pipeline.cameras",
-    "Render": "pipeline.renderer", "render": "pipeline.renderer",
-    "VoxelGrid": "pipeline.voxels",
+    "generate": "generation",
+    "Asset": "scene.asset",
+    "Camera": "scene.cameras", "look_at": "scene.cameras", "orbit": "scene.cameras",
+    "Render": "scene.renderer", "render": "scene.renderer",
+    "VoxelGrid": "scene.voxels",
     "SDS": "objectives", "SDI": "objectives", "JSD": "objectives", "Ensemble": "objectives", "Seeded": "objectives",
     "Schedule": "objectives",
     "ReverseKL": "objectives", "ForwardKL": "objectives", "JensenShannon": "objectives", "SkewJS": "objectives",

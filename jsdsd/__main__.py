@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .pipeline.asset import Asset
-    from .pipeline.guidance import Guidance
-    from .pipeline.jobs import Job
+    from .jobs import Job
+    from .scene.asset import Asset
+    from .sdxl.guidance import Guidance
 
 OK, FAILED_RUN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     running: list[Job] = []
     try:
-        from .pipeline import jobs
-        from .pipeline.asset import check_writable
+        from . import jobs
+        from .scene.asset import check_writable
 
         rank, count, local = jobs.process()
         mine = planned(args)[rank::count]
@@ -134,8 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def planned(args: argparse.Namespace) -> list[Job]:
     """What the command asks for, as one job per asset.  ValueError or OSError for what cannot be done."""
-    from .pipeline import jobs
-    from .pipeline.views import ViewWords
+    from . import jobs
+    from .scene.views import ViewWords
 
     if args.resume:
         allowed = ("resume", "steps", "device", "compile", "layout", "quiet")
@@ -173,8 +173,8 @@ def guidance(
     if wanted not in loaded:
         import torch
 
-        from .pipeline.device import default_device, full_memory_in_words
-        from .pipeline.guidance import Guidance
+        from .sdxl.device import default_device, full_memory_in_words
+        from .sdxl.guidance import Guidance
 
         place = device or default_device(job.model)
         if place == "cuda" and (gpus := torch.cuda.device_count()):

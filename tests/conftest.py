@@ -75,3 +75,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An asset's own words are learned in a moment instead of in full."""
+    from functools import partial
+
+    from jsdsd import optimise
+    from jsdsd.sdxl.own_words import own_words
+
+    monkeypatch.setattr(optimise, "own_words", partial(own_words, steps=2, batch=2, sample_steps=3))

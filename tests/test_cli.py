@@ -12,8 +12,8 @@ import torch
 import jsdsd
 from jsdsd import Asset, VoxelGrid
 from jsdsd.__main__ import BAD_INPUT, FAILED_RUN, FILES, INTERRUPTED, main
-from jsdsd.pipeline.guidance import Guidance
-from jsdsd.pipeline.views import ViewWords
+from jsdsd.scene.views import ViewWords
+from jsdsd.sdxl.guidance import Guidance
 
 
 def small_asset(prompt: str = "a grey ball", seed: int = 0) -> Asset:
@@ -91,7 +91,7 @@ def test_passes_every_option_on(stand: Stand) -> None:
 def test_defaults_are_generates_own(stand: Stand) -> None:
     import inspect
 
-    from jsdsd.pipeline.generate import generate
+    from jsdsd.generation import generate
 
     assert main(["a ball"]) == 0
     defaults = {n: p.default for n, p in inspect.signature(generate).parameters.items()}

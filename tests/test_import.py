@@ -40,7 +40,7 @@ def test_every_public_name_exists(name: str) -> None:
 
 def test_names_are_the_modules_own() -> None:
     from jsdsd.objectives import SDS
-    from jsdsd.pipeline.asset import Asset
+    from jsdsd.scene.asset import Asset
 
     assert jsdsd.SDS is SDS
     assert jsdsd.Asset is Asset
@@ -68,6 +68,6 @@ def test_version_is_the_packages() -> None:
 
 def test_loading_the_toybox_says_nothing() -> None:
     """What a newcomer sees is ours: no library warns of things (torchvision) that nothing here needs."""
-    code = "from jsdsd.pipeline.guidance import Guidance; Guidance.load('toybox')"
+    code = "from jsdsd.sdxl.guidance import Guidance; Guidance.load('toybox')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("", "")

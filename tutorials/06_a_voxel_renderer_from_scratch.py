@@ -145,7 +145,7 @@ for ax, picture, title in zip(axes, three, ("mine", "jsdsd", "10 × gap"), stric
 gradients = []
 for draw in (
     lambda d: my_render(d, colour, HELD_OUT)[0],
-    lambda d: jsdsd.pipeline.renderer.render_fields(d, colour, jsdsd.orbit(HELD_OUT, 15.0), SIZE).rgb[0],
+    lambda d: jsdsd.scene.renderer.render_fields(d, colour, jsdsd.orbit(HELD_OUT, 15.0), SIZE).rgb[0],
 ):
     d = (0.05 * density).requires_grad_()  # thin fog: a solid toy hides its inside, which then gets no gradient
     draw(d).sub(0.5).square().mean().backward()

@@ -24,9 +24,9 @@ import torch
 
 import jsdsd
 from jsdsd.objectives import Anneal, surrogate_loss
-from jsdsd.pipeline.guidance import Guidance
-from jsdsd.pipeline.view_denoiser import ViewDenoiser
-from jsdsd.pipeline.views import random_background, random_views, view_prompts
+from jsdsd.scene.views import random_background, random_views, view_prompts
+from jsdsd.sdxl.guidance import Guidance
+from jsdsd.sdxl.view_denoiser import ViewDenoiser
 from jsdsd.toybox import Toy, true_grid
 
 FAST = os.environ.get("JSDSD_FAST") == "1"  # few steps on a coarse grid: a check in seconds

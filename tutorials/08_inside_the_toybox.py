@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import jsdsd
-from jsdsd.pipeline.guidance import Guidance
+from jsdsd.sdxl.guidance import Guidance
 from jsdsd.toybox.captions import caption, drop, parse
 from jsdsd.toybox.dataset import render_scene, scene
 from jsdsd.toybox.train import Prior
@@ -273,7 +273,7 @@ for ax, image, text in zip(axes, drawn, PROMPTS, strict=True):
 # ### Exercise 3
 #
 # Is "a mug" drawn in all eight colours equally often? Count, over 64 samples, with your eyes or with
-# `jsdsd.toybox.judge`.
+# `benchmarks.evidence.judge`.
 #
 # *Hint.* Guidance sharpens: compare guidance_scale 1 and 7.5 with the true uniform distribution by
 # `JensenShannon().discrete`.

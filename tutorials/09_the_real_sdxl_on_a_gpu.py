@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import jsdsd
-from jsdsd.pipeline.guidance import Guidance
+from jsdsd.sdxl.guidance import Guidance
 
 FAST = os.environ.get("JSDSD_FAST") == "1"  # few steps: a check in seconds
 MODEL = os.environ.get("JSDSD_MODEL", "toybox")  # or "sdxl", or a folder in diffusers' layout

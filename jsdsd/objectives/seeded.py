@@ -2,7 +2,7 @@
 
 With fresh noise at every step a scene is pulled to the mean of many samples, and every seed ends in the mode that this
 mean is nearest to.  So the seed first draws *one* sample of the model, and learns what to add to the prompt's embedding
-e so that the words mean this sample (pipeline/own_words.py).  The run then asks for
+e so that the words mean this sample (jsdsd/sdxl/own_words.py).  The run then asks for
 
     e + min(1, t / fade) delta,        t as a fraction of the schedule
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..pipeline.views import OVERHEAD_SHARE, SECTORS
+from ..scene.views import OVERHEAD_SHARE, SECTORS
 from .kinds import COLOURS, KINDS
 
 VIEWS = (*SECTORS, "overhead")  # "side" is said of either side

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..pipeline.cameras import orbit
-from ..pipeline.renderer import render_fields
-from ..pipeline.views import fine_view, random_background, random_views
+from ..scene.cameras import orbit
+from ..scene.renderer import render_fields
+from ..scene.views import fine_view, random_background, random_views
 from .captions import RELATIONS, SUPPORTS, Label
 from .kinds import COLOURS, KINDS
 from .scenes import SIZES, Toy, build, next_to, on, random_light

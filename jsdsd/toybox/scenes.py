@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..pipeline.voxels import VoxelGrid, grid_points
+from ..scene.voxels import VoxelGrid, grid_points
 from .kinds import COLOURS, FIXED, KINDS
 
 DENSITY = 80.0  # 1 / scene unit inside a toy: a cell of 1/32 unit lets 8 % of the light through

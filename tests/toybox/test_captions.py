@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsdsd.pipeline.views import OVERHEAD_SHARE, SECTORS, coarse_view, fine_view
+from jsdsd.scene.views import OVERHEAD_SHARE, SECTORS, coarse_view, fine_view
 from jsdsd.toybox import COLOURS, KINDS, attributes
 from jsdsd.toybox.captions import RELATIONS, VIEWS, Label, caption, drop, parse
 

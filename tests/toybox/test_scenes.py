@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jsdsd import Camera, orbit
-from jsdsd.pipeline.renderer import render_fields
+from jsdsd.scene.renderer import render_fields
 from jsdsd.toybox import COLOURS, KINDS, Toy, true_grid
 from jsdsd.toybox.dataset import dataset, load_shard, render_scene, scene, shrink
 from jsdsd.toybox.kinds import ORIENTED

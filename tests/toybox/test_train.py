@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from jsdsd.toybox import judge, model, train
+from benchmarks.evidence import judge
+from benchmarks.evidence.judge import HEADS, Judge
+from jsdsd.toybox import model, train
 from jsdsd.toybox.captions import WORDS, Label
 from jsdsd.toybox.dataset import dataset, shrink
-from jsdsd.toybox.judge import HEADS, Judge
 from jsdsd.toybox.kinds import COLOURS
 
 

@@ -24,11 +24,11 @@ from accelerate.commands.launch import launch_command_parser
 
 import jsdsd
 import jsdsd.__main__
-import jsdsd.check.__main__
 import jsdsd.sandbox.__main__
 from jsdsd import Asset, VoxelGrid
-from jsdsd.pipeline.guidance import Guidance
+from jsdsd.sdxl.guidance import Guidance
 from jsdsd.toybox.captions import parse
+from tutorials.coursework import __main__ as checker
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,11 +37,11 @@ PROGRAMS = {"make", "python", "python3", ".venv/bin/python", "accelerate", "pip"
 PROGRAMS |= {"cd", "cp", "mkdir", "sed", "for"}
 SETTINGS = r"^(?:[A-Z_]+=\S+ )+"  # of the environment, before a command
 ELSEWHERE = {  # module or script -> what does its work
-    "jsdsd.toybox.evaluate": "make evaluate, tests/toybox/test_evaluate.py",
+    "benchmarks.evidence.evaluate": "make evaluate, tests/evidence/test_evaluate.py",
     "jsdsd.toybox.train": "make train, tests/toybox/test_train.py",
-    "jsdsd.toybox.judge": "tests/toybox/test_train.py",
-    "jsdsd.toybox.bench": "make evidence, tests/toybox/test_bench_runs.py",
-    "jsdsd.sandbox.results": "make sandbox-results, tests/sandbox/test_results.py",
+    "benchmarks.evidence.judge": "tests/toybox/test_train.py",
+    "benchmarks.evidence": "make evidence, tests/evidence/test_bench_runs.py",
+    "benchmarks.evidence.sandbox": "make sandbox-results, tests/evidence/test_sandbox.py",
     "benchmarks/renderer.py": "make bench",
     "benchmarks/sdxl_full.py": "make sdxl-full",
     "benchmarks/layouts.py": "tests/tutorials/test_commands.py",
@@ -159,8 +159,8 @@ def test_nothing_that_looks_like_a_command_is_passed_over() -> None:
     assert len(commands()) > 60
     odd = [(page.name, line) for page in PAGES for line in printed(markdown(page))[1]]
     assert not odd, "lines between commands that this test does not know"
-    text = "```\nmake demo  # x\nA=1 python -m jsdsd \\\n    --help\n```\nor `python -m jsdsd.check\nx.py`, `make`\n"
-    assert printed(text)[0] == ["make demo", "python -m jsdsd --help", "python -m jsdsd.check x.py"]
+    text = "```\nmake demo  # x\nA=1 python -m jsdsd \\\n    --help\n```\nor `python -m tutorials.coursework\nx.py`"
+    assert printed(text)[0] == ["make demo", "python -m jsdsd --help", "python -m tutorials.coursework x.py"]
     assert printed(text.replace("make demo", "curl x"))[1] == ["curl x  # x"]
     assert printed(f"```python\nx = 1\n```\n{text}") == printed(text)
 
@@ -196,7 +196,7 @@ def test_every_printed_command_works(
         assert (ROOT / script).is_file()
         if "benchmarks" in script and "ArgumentParser" in (ROOT / script).read_text(encoding="utf-8"):
             taken(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"), words[1:], monkeypatch)
-        assert script in ELSEWHERE or script.startswith("tutorials/exercises/")  # tests/check runs those
+        assert script in ELSEWHERE or script.startswith("tutorials/exercises/")  # tests/coursework runs those
         assert "pixel_gradients" not in script or len(words) == 2
 
 
@@ -216,8 +216,8 @@ def run_module(words: list[str], workplace: Path, begun: Path, monkeypatch: pyte
     elif name == "jsdsd.sandbox":
         assert jsdsd.sandbox.__main__.main(arguments) == 0
         assert list((workplace / "out").glob("*.png"))
-    elif name == "jsdsd.check":
-        assert jsdsd.check.__main__.main(arguments or ["ex1.py"]) == jsdsd.check.__main__.NOT_ALL_PASSED
+    elif name == "tutorials.coursework":
+        assert checker.main(arguments or ["ex1.py"]) == checker.NOT_ALL_PASSED
     elif name == "pytest":
         if arguments[0] == "-m":
             assert f'    "{arguments[1]}: ' in (ROOT / "pyproject.toml").read_text(encoding="utf-8"), "no such marker"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 TEXTS += [p for p in sorted((ROOT / "docs").rglob("*.md")) if p.name != "bibliography.md"]  # it holds others' titles
 CODE = [p for folder in ("jsdsd", "tutorials", "tests", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
-PARTS = ("objectives", "sandbox", "toybox", "pipeline.guidance", "pipeline.view_denoiser")
+PARTS = ("objectives", "sandbox", "toybox", "sdxl.guidance", "sdxl.view_denoiser")
 MODULES = ("jsdsd", *(f"jsdsd.{part}" for part in PARTS))
 AMERICAN = re.compile(
     r"(?i)\b(?:colors?|colored|centers?|centered|gray|behaviors?|neighbors?|label(?:ed|ing)|model(?:ed|ing)|analyz\w+"
@@ -83,7 +83,7 @@ def test_no_public_name_says_it_otherwise() -> None:
 
 @pytest.mark.parametrize("name", ["renderer", "voxels", "cameras", "mesh"])
 def test_alpha_and_sigma_belong_to_diffusion(name: str) -> None:
-    path = ROOT / f"jsdsd/pipeline/{name}.py"
+    path = ROOT / f"jsdsd/scene/{name}.py"
     text = path.read_text(encoding="utf-8")
     names = {t.string for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.NAME}
     assert not names & {"alpha", "alphas", "sigma", "sigmas"}, "say opacity, density, transmittance"

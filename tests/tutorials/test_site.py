@@ -20,15 +20,15 @@ from diffusers import AutoencoderKL
 
 import jsdsd
 from jsdsd import SDS, Ensemble, JensenShannon, ReverseKL
-from jsdsd.pipeline import loading
+from jsdsd.sdxl import loading
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))  # a model as peculiar as SDXL
+sys.path.insert(0, str(Path(__file__).parents[1] / "sdxl"))  # a model as peculiar as SDXL
 import miniature
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
-PUBLIC = ("jsdsd", "jsdsd.objectives", "jsdsd.sandbox", "jsdsd.toybox", "jsdsd.check")
+PUBLIC = ("jsdsd", "jsdsd.objectives", "jsdsd.sandbox", "jsdsd.toybox", "tutorials.coursework")
 
 
 def resolve(identifier: str) -> Any:

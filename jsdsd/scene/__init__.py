@@ -1,0 +1,1 @@
+"""WHAT is optimised and shown: voxels, cameras, renderer, assets, meshes.  Knows no diffusion model."""

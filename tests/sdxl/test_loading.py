@@ -1,0 +1,271 @@
+"""Every way a model can reach the pipeline, and every model that is turned away, in words.  No network anywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from jsdsd import toybox
+from jsdsd.sdxl import loading
+from jsdsd.sdxl.guidance import Guidance
+
+sys.path.insert(0, str(Path(__file__).parent))  # the miniature lies beside this file
+import miniature
+
+
+def weights(guidance: Guidance) -> dict[str, torch.Tensor]:
+    parts = {name: getattr(guidance.pipe, name) for name in loading.NETWORKS}
+    return {f"{p}.{k}": v for p, part in parts.items() for k, v in part.state_dict().items()}
+
+
+def same(one: Guidance, other: Guidance) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[k].float(), b[k].float()) for k in a)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("mini") / "model"
+    miniature.pipeline().save_pretrained(place)
+    return place
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "model"))
+
+
+def edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def as_fp16(folder: Path, keep_full: bool) -> None:
+    for file in folder.rglob("*.safetensors"):
+        half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(file).items()}
+        save_file(half, file.with_name(f"{file.stem}.fp16.safetensors"), metadata={"format": "pt"})
+        if not keep_full:
+            file.unlink()
+
+
+def in_cache(folder: Path, cache: Path, name: str) -> None:
+    """What the hub's client leaves on a disk after it fetched `name`."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(folder, place / "snapshots" / "abc")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc")
+
+
+def test_a_folder_gives_the_same_weights_and_the_vae_stays_in_full_precision(folder: Path) -> None:
+    loaded = Guidance.load(folder)
+    assert same(loaded, Guidance(miniature.pipeline()))
+    assert loaded.words is None and loaded.image_size == 64 and loaded.latent_shape == (4, 8, 8)
+    half = Guidance.load(str(folder), dtype=torch.float16)
+    assert (half.unet.dtype, half.vae.dtype, half.pipe.text_encoder.dtype) == (
+        torch.float16, torch.float32, torch.float16,
+    )  # fmt: skip
+    brain = Guidance.load(str(folder), dtype=torch.bfloat16)
+    assert (brain.unet.dtype, brain.vae.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("keep_full", [False, True])
+def test_the_fp16_variant_is_read_where_it_is_all_there_is_or_precise_enough(
+    copy: Path, dtype: torch.dtype, keep_full: bool
+) -> None:
+    as_fp16(copy, keep_full)
+    full = next(iter(miniature.pipeline().vae.state_dict().values()))
+    used = next(iter(Guidance.load(copy, dtype=dtype).vae.state_dict().values()))
+    rounded = not (keep_full and dtype == torch.float32)
+    assert torch.equal(used, full.half().float() if rounded else full)
+
+
+@pytest.mark.parametrize("v", [False, True])
+def test_a_single_file_gives_the_same_weights(copy: Path, v: bool) -> None:
+    file = copy / "one.safetensors"
+    miniature.save_single_file(miniature.pipeline(), file)
+    for part in loading.NETWORKS:  # only the configurations stay beside it
+        for path in (copy / part).glob("*.safetensors"):
+            path.unlink()
+    if v:
+        save_file(load_file(file) | {"v_pred": torch.zeros(0)}, file)
+    loaded = Guidance.load(file)
+    assert same(loaded, Guidance(miniature.pipeline()))
+    assert loaded.prediction_type == ("v_prediction" if v else "epsilon")
+
+
+def test_a_single_file_without_configurations_or_network_says_what_to_fetch(tmp_path: Path) -> None:
+    miniature.save_single_file(miniature.pipeline(), tmp_path / "one.safetensors")
+    with pytest.raises(OSError, match="hf download stabilityai/stable-diffusion-xl-base-1.0"):
+        Guidance.load(tmp_path / "one.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "first_stage_model.", "conditioner.embedders.1."])
+def test_a_file_with_a_part_missing_is_refused(tmp_path: Path, prefix: str) -> None:
+    file = tmp_path / "part.safetensors"
+    miniature.save_single_file(miniature.pipeline(), file)
+    save_file({k: v for k, v in load_file(file).items() if not k.startswith(prefix)}, file)
+    with pytest.raises(ValueError, match="holds no whole SDXL model"):
+        Guidance.load(file)
+
+
+def test_files_that_are_missing_damaged_or_pickles_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no model file"):
+        Guidance.load(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"not this")
+    with pytest.raises(OSError, match="cannot be read"):
+        Guidance.load(tmp_path / "bad.safetensors")
+    (tmp_path / "old.ckpt").write_bytes(b"x")
+    with pytest.raises(ValueError, match="convert it to .safetensors"):
+        Guidance.load(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize("only_half", [False, True])
+def test_a_hub_model_in_the_cache_needs_no_network(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only_half: bool
+) -> None:
+    if only_half:
+        as_fp16(copy, keep_full=False)
+    in_cache(copy, tmp_path / "hub", loading.SDXL)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for dtype in (torch.float32, torch.float16):
+        loaded, expected = (Guidance.load(m, dtype=dtype) for m in ("sdxl", copy))
+        assert same(loaded, expected)
+
+
+def test_a_cache_that_a_broken_download_left_says_what_to_fetch(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in (copy / "unet").glob("*.safetensors"):
+        file.unlink()
+    in_cache(copy, tmp_path / "hub", loading.SDXL)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(FileNotFoundError, match=r"lacks unet's weights(.|\n)*hf download stabilityai/"):
+        Guidance.load("sdxl")
+
+
+@pytest.mark.parametrize("name", ["sdxl", "nobody/nothing"])
+def test_no_weights_and_no_network_is_one_error_with_the_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(OSError) as caught:
+        Guidance.load(name)
+    message = str(caught.value)
+    assert "cannot be reached" in message and loading.fetch(loading.SDXL if name == "sdxl" else name) in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["stabilityai/sdxl-turbo", "ByteDance/SDXL-Lightning", "/x/sdxl_lightning_4step.safetensors", "a/Hyper-SDXL",
+     "SimianLuo/LCM_XL", "x/TurboVisionXL", "tianweiy/DMD2"],
+)  # fmt: skip
+def test_distilled_models_are_refused_by_name_before_anything_is_fetched(name: str) -> None:
+    with pytest.raises(ValueError, match="distilled"):
+        Guidance.load(name)
+
+
+@pytest.mark.parametrize("name", ["stabilityai/stable-diffusion-xl-base-1.0", "a/HyperrealXL", "b/nocturbox"])
+def test_other_names_are_not(name: str) -> None:
+    loading.refuse_distilled_name(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "says"),
+    [
+        ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "is a StableDiffusionPipeline"),
+        ("model_index.json", {"_class_name": "StableDiffusionXLImg2ImgPipeline"}, "needs a text-to-image"),
+        ("model_index.json", {"_class_name": "FluxPipeline"}, "is a FluxPipeline"),
+        ("model_index.json", {"scheduler": ["diffusers", "LCMScheduler"]}, "distilled"),
+        ("model_index.json", {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}, "alphas_cumprod"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, 'unknown prediction_type "flow"'),
+    ],
+)  # fmt: skip
+def test_other_pipelines_are_refused(copy: Path, file: str, changes: dict[str, Any], says: str) -> None:
+    edit(copy / file, **changes)
+    with pytest.raises(ValueError, match=says):
+        Guidance.load(copy)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers' scheduler
+def test_turbos_sampler_is_refused_under_any_name(copy: Path) -> None:
+    edit(copy / "model_index.json", scheduler=["diffusers", "EulerAncestralDiscreteScheduler"])
+    edit(copy / "scheduler/scheduler_config.json", timestep_spacing="trailing")
+    with pytest.raises(ValueError, match="SDXL-Turbo"):
+        Guidance.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"time_cond_proj_dim": 8}, "distilled"),
+        ({"in_channels": 9}, "inpainting"),
+        ({"projection_class_embeddings_input_dim": 48 + 5 * 8}, "six picture sizes"),
+        ({"addition_embed_type": None}, "no picture sizes"),
+    ],
+)
+def test_other_unets_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    from diffusers import UNet2DConditionModel
+
+    pipe = miniature.pipeline()
+    config = {k: v for k, v in pipe.unet.config.items() if not k.startswith("_")}
+    pipe.unet = UNet2DConditionModel(**config | changes)
+    pipe.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=says):
+        Guidance.load(tmp_path / "model")
+
+
+class Hub:
+    """In snapshot_download's place: copies what fits the patterns, and remembers them."""
+
+    def __init__(self, source: Path, cache: Path):
+        self.source, self.cache, self.asked = source, cache, []
+
+    def __call__(self, name: str, allow_patterns: list[str], ignore_patterns: str = "") -> str:
+        files = [str(p.relative_to(self.source)) for p in self.source.rglob("*") if p.is_file()]
+        fits = [f for f in files if any(fnmatch(f, a) for a in allow_patterns) and not fnmatch(f, ignore_patterns)]
+        self.asked.append(sorted(f for f in fits if f.endswith(".safetensors")))
+        for file in fits:
+            (self.cache / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.source / file, self.cache / file)
+        return str(self.cache)
+
+
+def test_what_is_fetched_from_the_hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half files where there are any, a part's full ones where there are not, and nothing of another pipeline."""
+    as_fp16(copy, keep_full=True)
+    (copy / "vae" / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub := Hub(copy, tmp_path / "cache"))
+    Guidance.load("some/model", dtype=torch.float16)
+    names = {part: "model" if part.startswith("text") else "diffusion_pytorch_model" for part in loading.NETWORKS}
+    half = [f"{part}/{name}.fp16.safetensors" for part, name in sorted(names.items()) if part != "vae"]
+    assert hub.asked == [[], half, ["vae/diffusion_pytorch_model.safetensors"]]
+    edit(copy / "model_index.json", _class_name="FluxPipeline")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub := Hub(copy, tmp_path / "other"))
+    with pytest.raises(ValueError, match="is a FluxPipeline"):
+        Guidance.load("some/flux", dtype=torch.float16)
+    assert hub.asked == [[]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"dtype": "float16"}, "dtype is torch.float16, torch.bfloat16 or torch.float32, got 'float16'"),
+     ({"dtype": torch.int8}, "dtype is"), ({"preset": "12"}, "no preset for '12' GB"),
+     ({"device": "gpu"}, 'no device "gpu"'), ({"device": "cuda:99"}, 'no GPU "cuda:99" here')],
+)  # fmt: skip
+def test_wrong_devices_types_and_presets_are_refused_before_anything_is_loaded(wrong: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Guidance.load("nobody/nothing", **wrong)
+
+
+def test_the_toybox_brings_its_words() -> None:
+    assert "mushroom" in (Guidance.load("toybox").words or [])
+    assert same(Guidance.load("toybox"), Guidance.load(toybox.path()))

@@ -1,0 +1,215 @@
+"""Problem set 3: a camera, a volume renderer, and a scene that is distilled through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jsdsd.objectives.diffusion import Schedule, Time
+from jsdsd.objectives.distillation import SDS, surrogate_loss
+from jsdsd.scene.cameras import Camera, orbit
+from jsdsd.scene.renderer import render
+from jsdsd.scene.voxels import VoxelGrid
+
+from .compositing import CAMERA_POSITION, COMPOSITE, F64, OPACITY, compose, rand
+from .problem import Case, Mistake, Problem, ProblemSet
+
+
+# ------------------------------------------------------------------------------------------------------- 4: trilinear
+def places(g: torch.Generator) -> list[Case]:
+    def case(label: str, size: int, points: Tensor) -> Case:
+        return Case(label, {"field": rand(g, 4, size, size, size), "points": points})
+
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * 3)
+    return [case("6³ nodes", 6, 2 * rand(g, 20, 3) - 1), case("2³ nodes", 2, 2 * rand(g, 5, 3) - 1),
+            case("the corners of the box", 4, corners)]  # fmt: skip
+
+
+def _sample(field: Tensor, points: Tensor, align: bool = True, mode: str = "bilinear") -> Tensor:
+    """(C, P) from PyTorch's own 3D interpolation; its coordinates are x, y, z, as ours."""
+    at = points.view(1, -1, 1, 1, 3)
+    return F.grid_sample(field[None], at, mode=mode, padding_mode="border", align_corners=align)[0, :, :, 0, 0]
+
+
+def _shares_swapped(field: Tensor, points: Tensor) -> Tensor:
+    cells = field.shape[-1] - 1
+    where = (points + 1) / 2 * cells
+    base = where.floor().clamp(max=cells - 1)
+    return _sample(field, (base + 1 - (where - base)) / cells * 2 - 1)
+
+
+TRILINEAR = Problem(
+    "trilinear", 5, _sample, places, outputs=("values (C, P)",), differentiate=("field",),
+    mistakes=(
+        Mistake("x and z swapped", lambda f, x: _sample(f, x.flip(-1)),
+                "The field was indexed [channel, x, y, z]. Grids are indexed [channel, z, y, x]."),
+        Mistake("nodes inside the cells", lambda f, x: _sample(f, x, align=False),
+                "This is align_corners=False, with the outer nodes half a cell inside. Node i stands at -1 + 2 i / "
+                "(R - 1): "
+                "the first and the last on the faces of the box."),
+        Mistake("R for R - 1", lambda f, x: _sample(f, (x + 1) * f.shape[-1] / (f.shape[-1] - 1) - 1),
+                "R nodes have R - 1 spacings between them: the index of x is (x + 1)/2 * (R - 1)."),
+        Mistake("nearest node only", lambda f, x: _sample(f, x, mode="nearest"),
+                "The value jumps from node to node. Mix the eight corners of the cell."),
+        Mistake("shares swapped", _shares_swapped,
+                "The share of a corner is 1 minus the distance to it: the nearer corner counts more."),
+        Mistake("points taken in [0, 1]", lambda f, x: _sample(f, (2 * x - 1).clamp(-1, 1)),
+                "The box is [-1, 1]³: move the points by (x + 1)/2 before they become indices."),
+    ),
+)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------- 5: march rays
+def ray_bundles(g: torch.Generator) -> list[Case]:
+    cases = []
+    for label, size, samples, thick in (("thin fog", 4, 7, 1.0), ("thick fog", 5, 16, 12.0), ("one sample", 3, 1, 3.0)):
+        origin, direction = 0.6 * rand(g, 6, 3) - 0.3, F.normalize(rand(g, 6, 3) - 0.5, dim=-1)
+        near, length = (
+            0.05 + 0.2 * rand(g, 6),
+            0.2 + 0.2 * rand(g, 6),
+        )  # inside the box, even if counted from the origin
+        arguments: dict[str, Any] = {"density": thick * rand(g, size, size, size)}
+        arguments["colour"] = rand(g, 3, size, size, size)
+        arguments |= {"origin": origin, "direction": direction}
+        arguments |= {"near": near, "far": near + length, "samples": samples, "background": rand(g, 3)}
+        cases.append(Case(f"{label}, {samples} samples", arguments))
+    return cases
+
+
+def _march(
+    density: Tensor, colour: Tensor, origin: Tensor, direction: Tensor, near: Tensor, far: Tensor, samples: int,
+    background: Tensor, *, offset: float = 0.5, from_origin: bool = False, swapped: bool = False,
+    as_opacity: Callable[[Tensor, Tensor], Tensor] = lambda density, length: 1 - torch.exp(-density * length),
+    composite: Callable[..., tuple[Tensor, Tensor]] = compose,
+) -> Tensor:  # fmt: skip
+    """(P, 3): rays through a density and a colour field; the keywords are the mistakes' switches."""
+    length = (far - near) / samples  # (P,)
+    k = torch.arange(samples, dtype=F64)[:, None] + offset  # (K, 1)
+    t = k * length + (0.0 if from_origin else near)  # (K, P)
+    points = (origin + t[..., None] * direction).view(-1, 3)  # (K P, 3)
+    values = _sample(torch.cat([density[None], colour]), points.flip(-1) if swapped else points)
+    values = values.T.view(samples, -1, 4)  # (K, P, 4)
+    return composite(as_opacity(values[..., 0], length), values[..., 1:], background)[0]
+
+
+MARCH = Problem(
+    "march", 6, _march, ray_bundles, outputs=("rgb (P, 3)",), differentiate=("density", "colour"),
+    mistakes=(
+        Mistake("opacity without transmittance", lambda *a: _march(*a, composite=lambda *b: compose(*b, visible=False)),
+                "Every sample was added with its own opacity. What stands in front hides it: multiply by T_k."),
+        Mistake("wrong order of compositing", lambda *a: _march(*a, composite=lambda *b: compose(*b, reverse=True)),
+                "The far samples hide the near ones. Composite front to back: sample 0 is the one next to the camera."),
+        Mistake("own opacity in the transmittance",
+                lambda *a: _march(*a, composite=lambda *b: compose(*b, inclusive=True)),
+                "T_k is what comes through *before* sample k. Here a sample also hides itself."),
+        Mistake("background dropped", lambda *a: _march(*a, composite=lambda *b: compose(*b, behind=torch.zeros_like)),
+                "What comes through the whole fog shows the background: add T_end * background."),
+        Mistake("samples at the beginning of their parts", lambda *a: _march(*a, offset=0.0),
+                "Each of the K parts is represented by its middle, near + (k + 1/2) length."),
+        Mistake("samples at the end of their parts", lambda *a: _march(*a, offset=1.0),
+                "Each of the K parts is represented by its middle, near + (k + 1/2) length."),
+        Mistake("samples counted from the camera", lambda *a: _march(*a, from_origin=True),
+                "near was forgotten: the samples lie between near and far, not between 0 and far - near."),
+        Mistake("length of a part forgotten", lambda *a: _march(*a, as_opacity=lambda d, _: 1 - torch.exp(-d)),
+                "The opacity does not depend on the number of samples. It is 1 - exp(-density * length), with "
+                "length = (far - near) / K."),
+        Mistake("density as opacity", lambda *a: _march(*a, as_opacity=lambda d, length: d * length),
+                "density * length is the opacity of very thin fog only, and exceeds 1 in thick fog: 1 - exp(-density "
+                "* length)."),
+        Mistake("transmittance for opacity", lambda *a: _march(*a, as_opacity=lambda d, length: torch.exp(-d * length)),
+                "exp(-density * length) is what comes through. The opacity is 1 minus it."),
+        Mistake("x and z swapped", lambda *a: _march(*a, swapped=True),
+                "The fields were indexed [x, y, z]. Grids are indexed [channel, z, y, x]."),
+    ),
+)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- 6: the project, text to 3D
+@dataclass(frozen=True)
+class PictureDenoiser:
+    """The exact denoiser of N(mean, std² I) over pictures: it stands where a text-to-image model stands.
+
+    mean (B, H, W, 3): one picture per view, so that the target of every camera is known.
+    """
+
+    mean: Tensor
+    std: float = 0.1
+    guidance_scale: float = 1.0
+    schedule: Schedule = Schedule.scaled_linear()
+
+    def predict_eps(self, x_t: Tensor, t: Time, guidance_scale: float | None = None) -> Tensor:
+        """sigma (x_t - alpha mean) / (alpha² std² + sigma²), shape of x_t."""
+        alpha, sigma = self.schedule.levels(t, x_t)
+        return sigma * (x_t - alpha * self.mean) / (alpha**2 * self.std**2 + sigma**2)
+
+
+def scenes(g: torch.Generator) -> list[Case]:
+    cases = []
+    for views, times, size in ((2, [800, 500, 200], 6), (3, [600, 300], 5)):
+        camera = orbit([360 * i / views + 20 for i in range(views)], 15.0, dtype=F64)
+        arguments: dict[str, Any] = {"grid": VoxelGrid.blob((4, 7), dtype=F64), "camera": camera}
+        arguments["denoiser"] = PictureDenoiser(rand(g, views, size, size, 3))
+        arguments["noises"] = torch.randn(len(times), views, size, size, 3, generator=g, dtype=F64)
+        arguments |= {"times": times, "rate": 2.0, "background": 0.3}
+        cases.append(Case(f"{views} views, {len(times)} steps", arguments))
+    return cases
+
+
+def _views(
+    grid: VoxelGrid, camera: Camera, denoiser: PictureDenoiser, noises: Tensor, times: list[int], rate: float,
+    background: float, *, attached: bool = False, keep: bool = False, density_only: bool = False,
+    eps_dropped: bool = False, sign: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """The logits (4, R, R, R) after gradient descent; the keywords are the mistakes' switches."""
+    optimizer = torch.optim.SGD(grid.density_levels if density_only else grid.parameters(), rate)
+    for noise, t in zip(noises, times, strict=True):
+        x0 = render(grid, camera, noise.shape[1], background).rgb  # (B, H, W, 3)
+        if attached:
+            grad = denoiser.predict_eps(denoiser.schedule.add_noise(x0, noise, t), t) - noise
+            loss = (x0 * grad).sum()
+        else:
+            grad = SDS().gradient(denoiser, x0, t, noise=noise).grad
+            loss = surrogate_loss(x0, grad + noise if eps_dropped else grad)
+        if not keep:
+            optimizer.zero_grad()
+        (sign * loss / len(x0)).backward()
+        optimizer.step()
+    return grid.logits().detach()
+
+
+DISTILL_VIEWS = Problem(
+    "distill_views", 6, _views, scenes, outputs=("logits (4, R, R, R)",),
+    mistakes=(
+        Mistake("missing minus sign", lambda *a: _views(*a, sign=-1.0),
+                "The scene moves away from the target: the gradient is eps_hat - eps, and descent goes against it."),
+        Mistake("gradients pile up", lambda *a: _views(*a, keep=True),
+                "The gradients of earlier steps were added: call optimizer.zero_grad() in every step."),
+        Mistake("missing detach", lambda *a: _views(*a, attached=True),
+                "The gradient also flows through the denoiser. Predict under torch.no_grad(), or detach eps_hat - "
+                "eps."),
+        Mistake("eps dropped", lambda *a: _views(*a, eps_dropped=True),
+                "The gradient is eps_hat alone. Subtract the noise that was put in."),
+        Mistake("sum instead of mean over the views", lambda g, c, d, n, t, r, b: _views(g, c, d, n, t, r * len(c), b),
+                "The loss adds up the views. Divide by their number, so that the step does not depend on it."),
+        Mistake("mean over pixels too", lambda g, c, d, n, t, r, b: _views(g, c, d, n, t, r / n[0, 0].numel(), b),
+                "`.mean()` divides by the pixels and channels as well. The mean is over the views only."),
+        Mistake("the same noise in every step",
+                lambda g, c, d, n, t, r, b: _views(g, c, d, n[:1].expand_as(n), t, r, b),
+                "noises[0] was used throughout. Step i has its own noise, noises[i]."),
+        Mistake("noise levels not annealed", lambda g, c, d, n, t, r, b: _views(g, c, d, n, [t[0]] * len(t), r, b),
+                "times[0] was used throughout. Step i works at level times[i]."),
+        Mistake("background forgotten", lambda g, c, d, n, t, r, b: _views(g, c, d, n, t, r, 1.0),
+                "The renders have the default white background. Hand `background` on to render."),
+        Mistake("colour never moves", lambda *a: _views(*a, density_only=True),
+                "Only the density was optimised. grid.parameters() holds both, density and colour levels."),
+    ),
+)  # fmt: skip
+
+SET = ProblemSet(
+    "problem set 3, renderer and 3D", (CAMERA_POSITION, OPACITY, COMPOSITE, TRILINEAR, MARCH, DISTILL_VIEWS)
+)
