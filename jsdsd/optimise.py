@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint
 from .objectives.distillation import Anneal, DistillRecord, Objective, Times, distill
+from .penalties import as_share, solid, total_variation
 from .scene.cameras import orbit
 from .scene.renderer import Render, render_fields
-from .scene.views import ViewWords, random_background, random_views, view_prompts, word_indices
-from .scene.voxels import VoxelGrid
+from .scene.views import (
+    ViewWords,
+    camera_corner,
+    random_background,
+    random_views,
+    view_prompts,
+    word_indices,
+)
+from .scene.voxels import VoxelGrid, sum_levels
 from .sdxl.guidance import Guidance
 from .sdxl.latent import LatentGrid, fit_linear_colours, shrunk
 from .sdxl.own_words import own_words
@@ -55,9 +63,11 @@ def adam_for(
     return torch.optim.Adam(rates, betas=(0.9, 0.99))
 
 
-def half_transparent(opacity: Tensor) -> Tensor:
-    """opacity (1 - opacity), summed over pixels: what a solid thing has none of."""
-    return (opacity * (1 - opacity)).sum()
+def density_rate(done: float, low: float = 0.1, high: float = 0.5, rise: float = 0.4) -> float:
+    """Adam's rate for density, logits per step, when the share `done` of the run is over: from `low` to `high` over the
+    first `rise` of it.  A surface sharpens only at a high rate; at a high rate from the start, a scene of fog can fill
+    its box."""
+    return low + (high - low) * min(1.0, done / rise)
 
 
 def optimise(
@@ -72,10 +82,9 @@ def optimise(
     sizes: Sequence[int],
     negative_prompt: str | None = None,
     guidance_scale: float | None = None,
-    times: Times = Anneal(),  # noqa: B008 - frozen
-    density_rate: float = 0.1,
-    colour_rate: float = 0.03,
-    solid_weight: float = 1.0,
+    times: Times = Anneal(power=2),  # noqa: B008 - frozen
+    solid_weight: float = 2.0,
+    smooth_weight: float = 0.015,
     view_words: ViewWords | None = None,
     perp_neg: float = 0.0,
     latent: bool = False,
@@ -85,13 +94,13 @@ def optimise(
 
     resolution: voxels per axis of the finest of four levels (each half the next).
     sizes: pixels of a render, the first for the first share of the steps, and so on in equal shares.
-    times: the rule for the noise level; Anneal() falls linearly over the run's real length, UniformTime() is random.
-    density_rate, colour_rate: Adam's learning rates, logits per step.  solid_weight: weight of opacity (1 - opacity),
-    summed over pixels; it grows linearly from 0 over the run, so that a body may form in fog and must end solid.
+    times: the rule for the noise level; Anneal() falls over the run's real length, UniformTime() is random.
+    solid_weight, smooth_weight: of the penalties (penalties.py), shares of the guidance's gradient; both grow linearly
+    from 0 over the run, so that a body may form in fog and must end solid.
     view_words: None = the model's own.
     perp_neg: weight of the other views' words as negatives.  latent: a grid of latents, no VAE (latent.py).
     resume: goes on after that checkpoint's steps.
-    Raises FloatingPointError when something is not finite or the scene is empty.
+    Raises FloatingPointError when something is not finite, or the scene is empty or fills its box.
     """
     generator = torch.Generator().manual_seed(seed)
     blob = start(resolution, generator)
@@ -107,30 +116,42 @@ def optimise(
     if perp_neg:
         more = (words, view_word, perp_neg, learn, resume is not None)
         denoiser = PerpNegDenoiser(guidance, embeddings, guidance_scale, *more)
-    adam = adam_for([grid], density_rate, colour_rate)
-    picture: list[Render] = []
+    adam = adam_for([grid])
+    seen: list[Tensor] = []  # the step's rgb, depth, opacity and roughness
     done = resume.restore(grid, adam, generator) if resume else 0
 
     def produce(step: int) -> Tensor:
+        adam.param_groups[0]["lr"] = density_rate(step / steps)
         azimuth, elevation = random_views(views_per_step, generator, spread=True)
-        denoiser.look(word_indices(words, view_word, azimuth, elevation))
+        corners = camera_corner(azimuth, elevation) if guidance.exact_cameras else None
+        denoiser.look(word_indices(words, view_word, azimuth, elevation), corners)
         background = random_background(views_per_step, generator).to(guidance.device)
         if isinstance(grid, LatentGrid):
             background = grid.colours.latents(background)
         size = sizes[step * len(sizes) // steps]
-        picture[:] = [render_fields(*grid.fields(), orbit(azimuth, elevation), size, background)]
-        if picture[0].opacity.amax() < 0.01:
-            raise FloatingPointError(
-                f"the scene is empty at step {step}: lower density_rate or guidance_scale, or try another seed"
-            )
-        rgb = picture[0].rgb
+        out = render_fields(*grid.fields(), orbit(azimuth, elevation), size, background)
+        refuse_void(out.opacity.detach(), step, steps)
+        rough = total_variation(sum_levels(grid.colour_levels, grid.resolution))
+        rgb, opacity, rough = as_share(out.rgb, out.opacity, rough)
+        seen[:] = rgb, out.depth, opacity, rough
         return shrunk(rgb, guidance.latent_shape[-1]) if latent else guidance.encode_images(rgb)  # (B, 4, h, w)
 
     def penalty(step: int) -> Tensor:
-        return solid_weight * step / steps * half_transparent(picture[0].opacity)
+        return step / steps * (solid_weight * solid(seen[2]) + smooth_weight * seen[3])
 
     for record in distill(produce, denoiser, objective, adam, steps, times, generator, penalty, done):
-        seen = picture[0]
+        rgb, depth, opacity, _ = seen
         if isinstance(grid, LatentGrid):
-            seen = replace(seen, rgb=grid.colours.rgb(seen.rgb.detach()))
-        yield Progress(record, seen, grid, adam, generator)
+            rgb = grid.colours.rgb(rgb.detach())
+        yield Progress(record, Render(rgb, depth, opacity), grid, adam, generator)
+
+
+def refuse_void(opacity: Tensor, step: int, steps: int) -> None:
+    """FloatingPointError for renders (B, H, W) of an empty scene, or, after a third of the run, of a full box."""
+    if opacity.amax() < 0.01:
+        raise FloatingPointError(f"the scene is empty at step {step}: lower guidance_scale, or try another seed")
+    if 3 * step > steps and opacity.mean() > 0.9:
+        raise FloatingPointError(
+            f"the scene fills its box at step {step} (mean opacity {opacity.mean():.2f}), as if painted like its "
+            "background: try another seed or more steps"
+        )

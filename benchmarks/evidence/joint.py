@@ -16,7 +16,8 @@ from torch import Tensor
 from jsdsd.objectives import Ensemble, LearnedLogOdds
 from jsdsd.objectives.diffusion import Time
 from jsdsd.objectives.distillation import DistillationStep, DistillRecord, Times, distill
-from jsdsd.optimise import adam_for, half_transparent, start
+from jsdsd.optimise import adam_for, start
+from jsdsd.penalties import solid
 from jsdsd.scene.cameras import orbit
 from jsdsd.scene.renderer import Render, render
 from jsdsd.scene.views import random_background, random_views, view_prompts, word_indices
@@ -113,7 +114,7 @@ def optimise_jointly(
         return guidance.encode_images(torch.cat([one.rgb for one in picture]))  # (N * B, 4, h, w)
 
     def penalty(step: int) -> Tensor:
-        return solid_weight * step / steps * half_transparent(torch.stack([one.opacity for one in picture]))
+        return solid_weight * step / steps * solid(torch.stack([one.opacity for one in picture]))
 
     for record in distill(produce, denoiser, objective, adam_for(grids), steps, times, generator, penalty):  # type: ignore[arg-type]
         yield grids, record

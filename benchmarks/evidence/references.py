@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from jsdsd.optimise import adam_for, half_transparent, start
+from jsdsd.optimise import adam_for, start
+from jsdsd.penalties import solid
 from jsdsd.scene.asset import whole_file
 from jsdsd.scene.cameras import orbit
 from jsdsd.scene.renderer import render
@@ -90,7 +91,7 @@ def fit_to_truth(
         mine = render(grid, cameras, size, background)
         with torch.no_grad():
             target = render(truth, cameras, size, background).rgb
-        loss = (mine.rgb - target).square().sum() + step / steps * half_transparent(mine.opacity)
+        loss = (mine.rgb - target).square().sum() + step / steps * solid(mine.opacity)
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -105,10 +105,19 @@ def random_views(count: int, generator: torch.Generator, *, spread: bool = False
     return 360 * azimuth, torch.where(which < OVERHEAD_SHARE, OVERHEAD + 25 * elevation, 30 * elevation)
 
 
+def camera_corner(azimuth: Tensor, elevation: Tensor) -> Tensor:
+    """(..., 2): an exact camera, told in the place of SDXL's crop corner (top, left); angles in degrees, any shape.
+
+    (100 azimuth, 100 + 100 elevation), in radians; (0, 0), SDXL's "not cropped", is "not said".  The sinusoids of the
+    time embedding have the wavelengths 2 pi 10^0 ... 10^3, so that one of them turns once with the azimuth.
+    """
+    return torch.stack([100 * torch.deg2rad(azimuth % 360), 100 + 100 * torch.deg2rad(elevation)], -1)
+
+
 def random_background(count: int, generator: torch.Generator) -> Tensor:
     """Plain backgrounds (count, 3) in [0, 1]: a random grey mixed half and half with a random colour.
 
     A scene that must look right before any background cannot hide haze.
     """
-    grey = torch.rand(count, 1, generator=generator)
-    return 0.5 * grey + 0.5 * torch.rand(count, 3, generator=generator)
+    grey, colour = (torch.rand(count, n, generator=generator, device=generator.device) for n in (1, 3))
+    return 0.5 * grey + 0.5 * colour

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,23 +32,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """P prompts: tokens (P, L, C), vectors (P, D); and what guidance compares them with, of the same shapes."""
+    """P prompts: tokens (P, L, C), vectors (P, D); what guidance compares them with, of the same shapes; and the
+    cameras, as crop corners (P, 2) for a model that knows exact ones (`views.camera_corner`), else None: (0, 0)."""
 
     tokens: Tensor
     vectors: Tensor
     negative_tokens: Tensor
     negative_vectors: Tensor
+    corners: Tensor | None = None
 
     def __getitem__(self, index: Tensor) -> Embeddings:
         """The rows `index` (B,), one per picture of a batch."""
-        return Embeddings(
-            self.tokens[index], self.vectors[index], self.negative_tokens[index], self.negative_vectors[index]
-        )
+        parts = (self.tokens, self.vectors, self.negative_tokens, self.negative_vectors, self.corners)
+        return Embeddings(*(None if x is None else x[index] for x in parts))  # type: ignore[arg-type]
 
     def shifted(self, delta: Tensor) -> Embeddings:
         """With tokens + delta (1 or P, L, C), in the tokens' type."""
-        tokens = (self.tokens + delta).to(self.tokens.dtype)
-        return Embeddings(tokens, self.vectors, self.negative_tokens, self.negative_vectors)
+        return replace(self, tokens=(self.tokens + delta).to(self.tokens.dtype))
+
+    def seen_from(self, corners: Tensor) -> Embeddings:
+        """With these cameras (P, 2)."""
+        return replace(self, corners=corners.to(self.tokens.device))
 
 
 class Guidance:
@@ -68,12 +72,14 @@ class Guidance:
         numerics: Numerics = PLAIN,
         words: Sequence[str] | None = None,
         name: str = "Guidance object",
+        exact_cameras: bool = False,
     ):
         kind = pipe.scheduler.config.get("prediction_type", "epsilon")
         if kind not in ("epsilon", "v_prediction", "sample"):
             raise ValueError(f'unknown prediction_type "{kind}": known are epsilon, v_prediction and sample')
         self.pipe, self.guidance_scale, self.prediction_type, self.words = pipe, guidance_scale, kind, words
         self.name = name  # what `load` was asked for
+        self.exact_cameras = exact_cameras  # told in the crop corner's place, see views.camera_corner
         self.plans: dict[tuple[int, int, int, int, bool], MemoryPlan] = {}  # made by memory.check_memory
         self.preset = PRESETS[24]  # the run's sizes; those of the toybox are `generate`'s own
         if hasattr(pipe.scheduler, "alphas_cumprod"):  # at zero terminal SNR, keep a trace of signal, as Euler's does
@@ -126,13 +132,14 @@ class Guidance:
             raise ValueError(f"dtype is torch.float16, torch.bfloat16 or torch.float32, got {dtype!r}")
         device = usable_device(device)
         dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
-        pipe, words = load_pipeline(model, dtype)
+        pipe, facts = load_pipeline(model, dtype)
+        words = facts.get("words")
         scale = guidance_scale if guidance_scale is not None else 3.0 if words else 7.5  # see docs/toybox.md
         toy = pipe.unet.config.sample_size * pipe.vae_scale_factor < 256
         preset = None if toy else preset or preset_for(device)
         guidance = cls(
             pipe, guidance_scale=scale, device=device, dtype=dtype, words=words, name=str(model),
-            numerics=preset.numerics if preset else PLAIN,
+            numerics=preset.numerics if preset else PLAIN, exact_cameras=facts.get("exact_cameras", False),
         )  # fmt: skip
         guidance.preset = preset or guidance.preset
         return guidance
@@ -259,7 +266,9 @@ class Guidance:
         vectors = torch.cat([e.negative_vectors, e.vectors]) if both else e.vectors
         time = torch.as_tensor(t, device=self.device).expand(batch).repeat(2 if both else 1)
         size = float(self.own_size)  # also where image_size is less: small sizes ask SDXL for blur
-        time_ids = torch.tensor([size, size, 0, 0, size, size], device=self.device, dtype=self.dtype).expand(len(x), 6)
+        sizes = torch.full((batch, 2), size, device=self.device, dtype=self.dtype)
+        corners = torch.zeros_like(sizes) if e.corners is None else e.corners.to(sizes)
+        time_ids = torch.cat([sizes, corners, sizes], 1).repeat(2 if both else 1, 1)  # (B or 2B, 6)
         out = self.unet(
             x.to(self.dtype),
             time,

@@ -22,8 +22,8 @@ NETWORKS = PARTS[:4]
 DISTILLED = re.compile(r"(?<![a-z])(turbo|lightning|(lcm|tcd|hyper|dmd2?|distilled)(?![a-z]))", re.IGNORECASE)
 
 
-def load_pipeline(model: str | Path, dtype: torch.dtype) -> tuple[Any, list[str] | None]:
-    """The StableDiffusionXLPipeline of a model, and the toybox's words where the folder is a toybox.
+def load_pipeline(model: str | Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """The StableDiffusionXLPipeline of a model, and what its folder says of itself in toybox.json where it is a toybox.
 
     model: "toybox", "sdxl", a hub id (owner/name), a folder in diffusers' layout, or a single .safetensors file with
     all of SDXL's parts.  dtype: of the U-Net; the text encoders follow it in float16, the VAE stays in float32.
@@ -44,8 +44,8 @@ def load_pipeline(model: str | Path, dtype: torch.dtype) -> tuple[Any, list[str]
         pipe = _from_folder(folder, name, dtype)
         place = folder
     refuse_other_networks(pipe, name)
-    words = place / "toybox.json"
-    return pipe, json.loads(words.read_text())["words"] if words.exists() else None
+    facts = place / "toybox.json"
+    return pipe, json.loads(facts.read_text()) if facts.exists() else {}
 
 
 def _from_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:

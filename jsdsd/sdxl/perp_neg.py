@@ -45,8 +45,8 @@ class PerpNegDenoiser(ViewDenoiser):
         self.others = torch.tensor([(row + [i] * self.count)[: self.count] for i, row in enumerate(found)])  # (P, K)
         super().__init__(guidance, embeddings, guidance_scale, learn, counted)
 
-    def look(self, index: Sequence[int]) -> None:
-        super().look(index)
+    def look(self, index: Sequence[int], corners: Tensor | None = None) -> None:
+        super().look(index, corners)
         rows = torch.cat([torch.as_tensor(index)[:, None], self.others[list(index)]], 1).T.flatten()  # own, then others
         own_and_others = self.embeddings[rows.to(self.guidance.device)]
         mine = self.selected
@@ -55,6 +55,7 @@ class PerpNegDenoiser(ViewDenoiser):
             torch.cat([mine.negative_vectors, own_and_others.vectors]),
             torch.cat([mine.negative_tokens, own_and_others.negative_tokens]),
             torch.cat([mine.negative_vectors, own_and_others.negative_vectors]),
+            None if corners is None else torch.cat([corners.repeat(2, 1), 0 * corners.repeat(self.count, 1)]),
         )
 
     def predict_eps(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Tensor:

@@ -33,9 +33,12 @@ class ViewDenoiser:
         self.delta: Tensor | None = None
         self.look(range(len(embeddings.tokens)))
 
-    def look(self, index: Sequence[int]) -> None:
-        self.index = list(index)
+    def look(self, index: Sequence[int], corners: Tensor | None = None) -> None:
+        """From now on picture i answers to prompt index[i], seen from the camera corners[i] (B, 2) if one is said."""
+        self.index, self.corners = list(index), corners
         self.selected = self.embeddings[torch.as_tensor(self.index, device=self.guidance.device)]
+        if corners is not None:
+            self.selected = self.selected.seen_from(corners)
 
     def lean(self, weight: float) -> int:
         """From now on the prompts are those of the asset's own words, to a weight of 0 ... 1; returns the U-Net calls
@@ -48,7 +51,7 @@ class ViewDenoiser:
         if self.delta is None:
             self.delta, calls = self.learn()
         self.embeddings = self.plain.shifted(weight * self.delta)
-        self.look(self.index)
+        self.look(self.index, self.corners)
         return 0 if self.counted else calls
 
     def predict_eps(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Tensor:

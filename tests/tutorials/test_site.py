@@ -101,7 +101,7 @@ def test_every_python_example_runs(page: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(jsdsd.sandbox, "fit_particles", functools.partial(jsdsd.sandbox.fit_particles, steps=20))
     if page.name == "gpu.md":
         sdxl = miniature.pipeline()
-        monkeypatch.setattr(loading, "load_pipeline", lambda model, dtype: (sdxl, None))
+        monkeypatch.setattr(loading, "load_pipeline", lambda model, dtype: (sdxl, {}))
         monkeypatch.setattr(AutoencoderKL, "from_pretrained", lambda name: sdxl.vae)
     shutil.copy(ROOT / "tutorials/exercises/ex1.py", tmp_path)
     monkeypatch.chdir(tmp_path)
