@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from coursework import SETS, Problem
+from coursework.inside.given import PictureDenoiser
+from coursework.problem import fresh_cases
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
 from jsdsd import JSD
 from jsdsd.objectives import DIVERGENCES, jsd_lower_bound
 from jsdsd.sandbox import GaussianMixture
-from tutorials.coursework import SETS, Problem
-from tutorials.coursework.problem import fresh_cases
 
 F64 = torch.float64
 PROBLEMS = {p.name: p for s in SETS for p in s.problems}
@@ -99,7 +100,6 @@ def test_a_linear_field_is_interpolated_exactly() -> None:
 def test_the_scene_comes_closer_to_its_target() -> None:
     """More steps of Problem 6: the renders approach the pictures that the denoiser knows."""
     import jsdsd
-    from tutorials.coursework.rendering import PictureDenoiser
 
     camera = jsdsd.orbit([0.0, 120.0, 240.0], dtype=F64)
     toy = jsdsd.VoxelGrid.blob((8,), radius=0.6, density=20.0, dtype=F64)

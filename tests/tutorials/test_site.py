@@ -28,7 +28,7 @@ import miniature
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
-PUBLIC = ("jsdsd", "jsdsd.objectives", "jsdsd.sandbox", "jsdsd.toybox", "tutorials.coursework")
+PUBLIC = ("jsdsd", "jsdsd.objectives", "jsdsd.sandbox", "jsdsd.toybox")
 
 
 def resolve(identifier: str) -> Any:

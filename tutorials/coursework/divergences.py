@@ -141,7 +141,7 @@ def _slopes(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 WEIGHT = Problem(
-    "weight", 5, lambda f, u: _Given(f).weight(u), functions, outputs=("weight (N,)",),
+    "weight", 5, lambda f, u: _Given(f).weight(u), functions, outputs=("weight (N,)",), detached=True,
     mistakes=(
         Mistake("r for r squared", lambda f, u: u.exp() * _slopes(f, u.exp())[1],
                 "This is r f''(r). The weight is r² f''(r): reverse KL must get 1 everywhere."),

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jsdsd.objectives.diffusion import Schedule, Time
 from jsdsd.objectives.distillation import SDS, surrogate_loss
 from jsdsd.scene.cameras import Camera, orbit
 from jsdsd.scene.renderer import render
 from jsdsd.scene.voxels import VoxelGrid
 
 from .compositing import CAMERA_POSITION, COMPOSITE, F64, OPACITY, compose, rand
+from .inside.given import PictureDenoiser
 from .problem import Case, Mistake, Problem, ProblemSet
 
 
@@ -130,24 +129,6 @@ MARCH = Problem(
 
 
 # ------------------------------------------------------------------------------------- 6: the project, text to 3D
-@dataclass(frozen=True)
-class PictureDenoiser:
-    """The exact denoiser of N(mean, std² I) over pictures: it stands where a text-to-image model stands.
-
-    mean (B, H, W, 3): one picture per view, so that the target of every camera is known.
-    """
-
-    mean: Tensor
-    std: float = 0.1
-    guidance_scale: float = 1.0
-    schedule: Schedule = Schedule.scaled_linear()
-
-    def predict_eps(self, x_t: Tensor, t: Time, guidance_scale: float | None = None) -> Tensor:
-        """sigma (x_t - alpha mean) / (alpha² std² + sigma²), shape of x_t."""
-        alpha, sigma = self.schedule.levels(t, x_t)
-        return sigma * (x_t - alpha * self.mean) / (alpha**2 * self.std**2 + sigma**2)
-
-
 def scenes(g: torch.Generator) -> list[Case]:
     cases = []
     for views, times, size in ((2, [800, 500, 200], 6), (3, [600, 300], 5)):
@@ -183,7 +164,7 @@ def _views(
 
 
 DISTILL_VIEWS = Problem(
-    "distill_views", 6, _views, scenes, outputs=("logits (4, R, R, R)",),
+    "distill_views", 6, _views, scenes, outputs=("logits (4, R, R, R)",), detached=True,
     mistakes=(
         Mistake("missing minus sign", lambda *a: _views(*a, sign=-1.0),
                 "The scene moves away from the target: the gradient is eps_hat - eps, and descent goes against it."),

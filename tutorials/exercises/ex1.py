@@ -3,7 +3,7 @@
 #
 # Six functions, 30 points. Fill the blanks (`raise NotImplementedError`), then, in a shell:
 #
-#     python -m tutorials.coursework tutorials/exercises/ex1.py
+#     python tutorials/grade.py tutorials/exercises/ex1.py
 #
 # It says per problem what is right, what is wrong, and why; run it as often as you like. Shapes stand in brackets, all
 # values are in nats (natural logarithm), names are those of docs/notation.md: p is the target, q the generated

@@ -3,7 +3,7 @@
 #
 # Seven functions, 30 points. Fill the blanks (`raise NotImplementedError`), then, in a shell:
 #
-#     python -m tutorials.coursework tutorials/exercises/ex2.py
+#     python tutorials/grade.py tutorials/exercises/ex2.py
 #
 # It says per problem what is right, what is wrong, and why. Shapes stand in brackets; B points of any shape are a batch
 # (B, ...). x_t = alpha x0 + sigma eps, alpha² + sigma² = 1, t an integer from 0 (almost clean) to 999 (almost noise).

@@ -3,7 +3,7 @@
 #
 # Six functions, 30 points. Fill the blanks (`raise NotImplementedError`), then, in a shell:
 #
-#     python -m tutorials.coursework tutorials/exercises/ex3.py
+#     python tutorials/grade.py tutorials/exercises/ex3.py
 #
 # It says per problem what is right, what is wrong, and why. Shapes stand in brackets. The scene is the box [-1, 1]³,
 # right-handed, Z up; objects face -Y; grids are indexed [channel, z, y, x]. P rays have K samples each, the sample next

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .problem import Mistake, Problem, Seen, fresh_cases, observe
+from .inside.observe import Seen
+from .problem import PUBLIC_SEED, Mistake, Problem, fresh_cases, observed
 
 TOLERANCE = 1e-5  # of the largest entry: far above rounding in float64, far below every mistake
 Status = Literal["passed", "wrong", "not done yet", "error"]
@@ -40,20 +44,29 @@ def agrees(left: list[Seen], right: list[Seen]) -> bool:
     return all(same(a[name], b[name]) for a, b in zip(left, right, strict=True) for name in b)
 
 
-def diagnose(problem: Problem, got: list[Seen], right: list[Seen]) -> Verdict:
-    """The verdict on what was seen of an answer, beside what was seen of the reference."""
+@cache
+def twin(problem: Problem, answer: Callable[..., Any], seed: int) -> list[Seen]:
+    """What can be seen of the reference or of a known mistake; computed once."""
+    return observed(problem, answer, seed)
+
+
+def diagnose(problem: Problem, got: list[Seen], seed: int = PUBLIC_SEED) -> Verdict:
+    """The verdict on what was seen of an answer to the inputs of `seed`."""
+    right = twin(problem, problem.reference, seed)
     if agrees(got, right):
         return Verdict("passed")
     kind = _kind(got, right)
-    mistake = recognise(problem, got)
+    mistake = recognise(problem, got, seed)
     if mistake is not None:
         return Verdict("wrong", f"wrong {kind}: {mistake.name}", mistake.why)
-    return Verdict("wrong", f"wrong {kind}", _describe(problem, got, right))
+    name, sentence = _factor(got, right)
+    return Verdict("wrong", f"wrong {kind}" + (f": {name}" if name else ""),
+                   _describe(problem, got, right, seed) + sentence)  # fmt: skip
 
 
-def recognise(problem: Problem, got: list[Seen]) -> Mistake | None:
+def recognise(problem: Problem, got: list[Seen], seed: int = PUBLIC_SEED) -> Mistake | None:
     """The first known mistake that gives the same answers, or None."""
-    return next((m for m in problem.mistakes if agrees(got, observe(problem, m.answer))), None)
+    return next((m for m in problem.mistakes if agrees(got, twin(problem, m.answer, seed))), None)
 
 
 def _kind(got: list[Seen], right: list[Seen]) -> str:
@@ -65,16 +78,16 @@ def _kind(got: list[Seen], right: list[Seen]) -> str:
     return "gradient" if all(name.startswith("gradient") for name in wrong) else "value"
 
 
-def _describe(problem: Problem, got: list[Seen], right: list[Seen]) -> str:
+def _describe(problem: Problem, got: list[Seen], right: list[Seen], seed: int) -> str:
     """What is wrong with an answer whose mistake has no name."""
-    labels = [case.label for case in fresh_cases(problem)]
+    labels = [case.label for case in fresh_cases(problem, seed)]
     for label, a, b in zip(labels, got, right, strict=True):
         for name in b:
             if not same(a[name], b[name]):
                 wrong = [x for x, c, d in zip(labels, got, right, strict=True) if not agrees([c], [d])]
                 fine = [x for x in labels if x not in wrong]
                 where = f"Right for {'; '.join(fine)}; wrong for {'; '.join(wrong)}. " if fine else ""
-                return where + _difference(name, label, a[name], b[name]) + _factor(name, got, right)
+                return where + _difference(name, label, a[name], b[name])
     raise AssertionError("called for a right answer")
 
 
@@ -103,15 +116,22 @@ def _difference(name: str, label: str, a: Tensor | None, b: Tensor | None) -> st
     return f"{name}{at} is {float(a[index]):.6g}, it should be {float(b[index]):.6g} (case: {label})."
 
 
-def _factor(name: str, got: list[Seen], right: list[Seen]) -> str:
-    """A sentence where the answer is a constant times the right one, on all cases."""
-    pairs = [(a[name], b[name]) for a, b in zip(got, right, strict=True)]
+FACTORS = {
+    "sign reversed": -1.0, "factor 2 too much": 2.0, "half of it": 0.5, "minus twice": -2.0, "minus half": -0.5,
+    "log base 2 instead of nats": 1 / math.log(2), "log base 10 instead of nats": 1 / math.log(10),
+}  # fmt: skip
+
+
+def _factor(got: list[Seen], right: list[Seen]) -> tuple[str, str]:
+    """A name, if there is one, and a sentence where everything is a constant times the right answer."""
+    pairs = [(a[name], b[name]) for a, b in zip(got, right, strict=True) for name in b]
     if any(a is None or b is None or a.shape != b.shape or not a.isfinite().all() for a, b in pairs):
-        return ""
+        return "", ""
     mine, good = (torch.cat([p[i].double().flatten() for p in pairs]) for i in (0, 1))  # type: ignore[union-attr]
     factor = float(mine @ good / (good @ good))
     if abs(factor) < 1e-3 or not same(mine, factor * good):
-        return ""
-    if same(mine, -good):
-        return " The sign is reversed everywhere."
-    return f" Every entry is {factor:.6g} times the right one."
+        return "", ""
+    name = next((name for name, x in FACTORS.items() if abs(factor - x) < 1e-4), "")
+    if factor < 0 and name == "sign reversed":
+        return name, " The sign is reversed everywhere."
+    return name, f" Every entry is {factor:.6g} times the right one."
