@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add("--perp-neg", type=float, default=0.0, metavar="W", help="other views' words as negatives, weight (default: 0)")
     add("--device", help="cpu, cuda, cuda:1, mps (default: the CPU for the toybox, else a GPU where there is one)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="of the U-Net (default: depends on the device)")
-    add("--memory", type=int, metavar="GB", help="SDXL's sizes for a GPU of 8, 12, 16, 24 or 40 GB (default: yours)")
+    add("--memory", type=int, metavar="GB", help="SDXL's sizes for a GPU of 8, 12, 16, 24, 40, 80 GB (default: yours)")
     add("--latent", action=argparse.BooleanOptionalAction, help="a grid of latents, no VAE: less memory, worse shapes")
     add("--compile", action="store_true", help="compile the U-Net: minutes at first, faster steps after that")
     add("--layout", choices=("plain", "t3bench"), default="plain", help="where files go (docs/t3bench.md)")

@@ -76,7 +76,7 @@ def generate(
     guidance_scale: diffusers' convention, 1 = none; default 3 for the toybox, 7.5 for SDXL.
     negative_prompt: what to move away from; None is SDXL's zero embedding.
     views_per_step: renders per step, default 4.  resolution: voxels per axis, default 40.  (For SDXL: the preset's.)
-    preset: SDXL's sizes for a GPU of 8, 12, 16, 24 or 40 GB, or a Preset; default by the device's memory.
+    preset: SDXL's sizes for a GPU of 8, 12, 16, 24, 40 or 80 GB, or a Preset; default by the device's memory.
     render_sizes: pixels of a render, one after the other in equal shares of the run; default the preset's.
     latent: True optimises a grid of latents without the VAE, for less memory and worse shapes (docs/gpu.md); the asset
     is an ordinary one, its colours a linear map of the latents.  Default the preset's; False for the toybox.

@@ -22,7 +22,7 @@ from ..objectives.diffusion import Schedule, guide
 from ..scene.views import SECTORS, ViewWords, coarse_view, fine_view, view_prompts
 from .device import usable_device
 from .loading import load_pipeline
-from .numerics import PLAIN, PRESETS, Numerics, Preset, limit_pixel_gradient, preset_for, rescaled
+from .numerics import PLAIN, PRESETS, Numerics, Preset, limit_pixel_gradient, prepare_vae, preset_for, rescaled
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLPipeline
@@ -88,11 +88,11 @@ class Guidance:
         self.unet = _placed(pipe.unet, device, dtype)
         self.vae = _placed(pipe.vae, device, numerics.vae_dtype)
         if numerics.gradient_checkpointing:
-            self.vae.enable_gradient_checkpointing()
             self.unet.enable_gradient_checkpointing()  # for own_words.py; nothing else asks for its gradient
         self.device, self.dtype, self.numerics = torch.device(device), dtype, numerics
         self.own_size = int(self.unet.config.sample_size) * pipe.vae_scale_factor  # pixels; 48 toybox, 1024 SDXL
         self.image_size = numerics.image_size or self.own_size
+        prepare_vae(self.vae, numerics, self.image_size)
         side = self.image_size // pipe.vae_scale_factor
         self.latent_shape = (int(self.unet.config.in_channels), side, side)
         if self.image_size < self.own_size / 2:
@@ -120,8 +120,8 @@ class Guidance:
     ) -> Guidance:
         """From "toybox", "sdxl", a hub id, a folder in diffusers' layout or a single .safetensors file.
 
-        dtype of the U-Net: default float16 on a GPU, else float32.  preset: for 8, 12, 16, 24 or 40 GB of GPU memory;
-        default as much as `device` has.  Raises what `loading.load_pipeline` does; ValueError for another preset or
+        dtype of the U-Net: default float16 on a GPU, else float32.  preset: for a GPU of 8, 12, 16, 24, 40 or 80 GB;
+        default as `device` has.  Raises what `loading.load_pipeline` does; ValueError for another preset or
         dtype, and for a device that is not there.
         """
         if preset is not None and not isinstance(preset, Preset):
@@ -131,7 +131,7 @@ class Guidance:
         if dtype not in (None, torch.float16, torch.bfloat16, torch.float32):
             raise ValueError(f"dtype is torch.float16, torch.bfloat16 or torch.float32, got {dtype!r}")
         device = usable_device(device)
-        dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
         pipe, facts = load_pipeline(model, dtype)
         words = facts.get("words")
         scale = guidance_scale if guidance_scale is not None else 3.0 if words else 7.5  # see docs/toybox.md
@@ -230,11 +230,13 @@ class Guidance:
             x = F.interpolate(x, (size, size), mode="bilinear", antialias=x.shape[-1] > size)
         with torch.autocast(self.device.type, enabled=False):
             latents = self.vae.encode(x).latent_dist.mean * self.vae.config.scaling_factor
-        if latents.dtype in (torch.float16, torch.bfloat16):
-            if not latents.isfinite().all():
-                raise FloatingPointError("the VAE overflowed in half precision: use vae_dtype=torch.float32")
-            latents = latents.float()
-        return latents
+        half = latents.dtype in (torch.float16, torch.bfloat16)
+        if not latents.isfinite().all():
+            if not rgb.isfinite().all():
+                raise FloatingPointError("the render that the VAE is shown is not finite: lower the learning rates")
+            cure = "it overflows in half precision: use vae_dtype=torch.float32" if half else "fetch its weights again"
+            raise FloatingPointError(f"the VAE's latents are not finite: {cure}")
+        return latents.float() if half else latents
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:

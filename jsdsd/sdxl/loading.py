@@ -40,7 +40,7 @@ def load_pipeline(model: str | Path, dtype: torch.dtype) -> tuple[Any, dict[str,
     if place.suffix in (".safetensors", ".ckpt", ".pt", ".bin"):
         pipe = _from_file(place, dtype)
     else:
-        folder = place if place.is_dir() else _from_hub(name, half=dtype in (torch.float16, torch.bfloat16))
+        folder = place if place.is_dir() else _from_hub(name)
         pipe = _from_folder(folder, name, dtype)
         place = folder
     refuse_other_networks(pipe, name)
@@ -137,7 +137,7 @@ def _from_file(file: Path, dtype: torch.dtype) -> Any:
             "SDXL refiner, or another model); give a file with all parts, as sd_xl_base_1.0.safetensors"
         )
     beside = (file.parent / "model_index.json").exists()
-    folder = file.parent if beside else _from_hub(SDXL, half=True, weights=False)
+    folder = file.parent if beside else _from_hub(SDXL, weights=False)
     refuse_other_pipelines(folder, str(folder))
     with _quiet(), _unreadable(f'the model file "{file}"'):
         from diffusers import StableDiffusionXLPipeline
@@ -153,8 +153,9 @@ def _from_file(file: Path, dtype: torch.dtype) -> Any:
     return pipe
 
 
-def _from_hub(name: str, half: bool, weights: bool = True) -> Path:
-    """The folder of a hub model in this machine's cache, fetched if need be: fp16 files if `half` and there are any."""
+def _from_hub(name: str, weights: bool = True) -> Path:
+    """The folder of a hub model in this machine's cache, fetched if need be: fp16 files where there are any, half the
+    download of the full ones; loading casts them."""
     if name.count("/") != 1 or name.startswith((".", "~", "/")):
         raise FileNotFoundError(
             f'there is no model folder "{name}"; give "toybox", "sdxl", a hub id (owner/name), an existing folder in '
@@ -166,7 +167,7 @@ def _from_hub(name: str, half: bool, weights: bool = True) -> Path:
     try:
         folder = Path(snapshot_download(name, allow_patterns=small))
         refuse_other_pipelines(folder, name)  # before gigabytes come
-        if weights and half:
+        if weights:
             folder = Path(snapshot_download(name, allow_patterns=[*small, "*/*.fp16.safetensors"]))
         rest = [f"{part}/*.safetensors" for part in NETWORKS if not any((folder / part).glob("*.safetensors"))]
         if weights and rest:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from .latent import FIT_SIZE
-from .numerics import Numerics
+from .numerics import Numerics, prepare_vae
 
 if TYPE_CHECKING:
     from .guidance import Guidance
@@ -112,11 +112,10 @@ def plan(
 
     with FakeTensorMode():
         coder = _cast(AutoencoderKL.from_config(dict(vae)), numerics.vae_dtype)
-        if numerics.gradient_checkpointing:
-            coder.enable_gradient_checkpointing()
         net = _cast(UNet2DConditionModel.from_config(dict(unet)), dtype)
         factor = 2 ** (len(coder.config.block_out_channels) - 1)
         size = numerics.image_size or net.config.sample_size * factor
+        prepare_vae(coder, numerics, size)
         with AllocationCounter() as inside:
             if latent:  # the VAE sees the pictures of the fit alone, before the run
                 with torch.no_grad():

@@ -59,7 +59,9 @@ def own_words(
             with torch.enable_grad():
                 asked = embeddings.shifted(padded(delta, embeddings))[torch.zeros_like(i, device=guidance.device)]
                 eps_hat = guidance.predict_eps_with_gradient(x_t[i], t[i], asked, 1)
-                loss = (eps_hat - eps[i]).square().sum()  # no mean: half precision would lose its gradient
+                # Between sum and mean: in half precision a large picture's sum overflows on the way back, and a mean
+                # vanishes.  Adam does not see the factor.
+                loss = (eps_hat - eps[i]).square().sum() * (256 / x0.numel())
             loss.backward()
         adam.step()
     found = padded(delta.detach(), embeddings)

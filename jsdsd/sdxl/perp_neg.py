@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .guidance import Embeddings, Guidance
+from .numerics import rescaled
 from .view_denoiser import Learn, ViewDenoiser
 
 
@@ -66,7 +67,8 @@ class PerpNegDenoiser(ViewDenoiser):
         eps_0, eps_y, *others = out.chunk(times)
         towards = eps_y - eps_0
         away = sum((perpendicular(eps_j - eps_0, towards) for eps_j in others), torch.zeros_like(towards))
-        return eps_0 + scale * (towards - self.weight * away)
+        eps, share = eps_0 + scale * (towards - self.weight * away), self.guidance.numerics.guidance_rescale
+        return rescaled(eps, eps_y, share) if share > 0 and scale > 1 else eps
 
 
 def other_words(words: Sequence[str], view_word: Callable[[float, float], str]) -> list[list[int]]:

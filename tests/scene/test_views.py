@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import jsdsd
 from jsdsd.scene.views import ViewWords, coarse_view, fine_view, view_prompts
 from jsdsd.sdxl.guidance import Guidance
+from jsdsd.sdxl.numerics import Numerics
 from jsdsd.sdxl.perp_neg import PerpNegDenoiser, perpendicular
 from jsdsd.sdxl.view_denoiser import ViewDenoiser
 
@@ -84,13 +85,21 @@ def test_perp_neg_is_its_formula(guidance: Guidance) -> None:
         assert torch.allclose(found[row : row + 1], expected, atol=2e-5)
 
 
-def test_weight_zero_is_plain_guidance_and_times_may_differ(guidance: Guidance) -> None:
+def test_weight_zero_is_plain_guidance_and_times_may_differ(
+    guidance: Guidance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain, perp, _ = denoisers(guidance, 0.0)
     x = torch.randn(2, *guidance.latent_shape, generator=torch.Generator().manual_seed(0))
     for denoiser in (plain, perp):
         denoiser.look([1, 0])
-    for t in (400, torch.tensor([10, 900])):
-        assert torch.allclose(plain.predict_eps(x, t), perp.predict_eps(x, t), atol=1e-5)
+    seen: list[torch.Tensor] = []
+    for rescale in (0.0, 0.7):  # a past failure: Perp-Neg was never rescaled
+        monkeypatch.setattr(guidance, "numerics", Numerics(guidance_rescale=rescale))
+        for t in (400, torch.tensor([10, 900])):
+            found = plain.predict_eps(x, t)
+            assert torch.allclose(found, perp.predict_eps(x, t), atol=1e-5)
+        seen.append(found)
+    assert not torch.allclose(*seen, atol=1e-3)
 
 
 def test_a_run_takes_words_and_perp_neg_and_counts_the_same_calls(

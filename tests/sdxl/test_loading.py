@@ -239,12 +239,15 @@ class Hub:
         return str(self.cache)
 
 
-def test_what_is_fetched_from_the_hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_is_fetched_from_the_hub(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
     """Half files where there are any, a part's full ones where there are not, and nothing of another pipeline."""
     as_fp16(copy, keep_full=True)
     (copy / "vae" / "diffusion_pytorch_model.fp16.safetensors").unlink()
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub := Hub(copy, tmp_path / "cache"))
-    Guidance.load("some/model", dtype=torch.float16)
+    assert Guidance.load("some/model", dtype=dtype).unet.dtype == dtype
     names = {part: "model" if part.startswith("text") else "diffusion_pytorch_model" for part in loading.NETWORKS}
     half = [f"{part}/{name}.fp16.safetensors" for part, name in sorted(names.items()) if part != "vae"]
     assert hub.asked == [[], half, ["vae/diffusion_pytorch_model.safetensors"]]

@@ -70,7 +70,16 @@ def test_a_vae_that_overflows_in_half_precision_stays_in_full(monkeypatch: pytes
 
 def test_the_wrong_twin_in_half_precision_overflows_and_says_so() -> None:
     guidance = Guidance(overflowing(), numerics=Numerics(vae_dtype=torch.float16))
-    with pytest.raises(FloatingPointError, match="VAE overflowed"), torch.no_grad():
+    with pytest.raises(FloatingPointError, match="VAE's latents are not finite: it overflows"), torch.no_grad():
+        guidance.encode_images(RGB)
+
+
+def test_what_is_not_finite_is_named_where_it_arises() -> None:
+    guidance = Guidance(miniature.pipeline())
+    with pytest.raises(FloatingPointError, match="the render that the VAE is shown"):
+        guidance.encode_images(RGB * float("nan"))
+    guidance.vae.quant_conv.bias.data += float("inf")
+    with pytest.raises(FloatingPointError, match="VAE's latents are not finite: fetch"):
         guidance.encode_images(RGB)
 
 
@@ -126,6 +135,23 @@ def test_checkpointing_keeps_the_gradient_and_saves_the_graph() -> None:
     (plain, much), (again, little) = found
     assert plain is not None and again is not None and torch.allclose(plain, again, rtol=1e-5, atol=1e-9)
     assert little < 0.5 * much
+
+
+def test_large_pictures_go_through_the_vae_one_by_one_to_the_same_latents() -> None:
+    rgb = torch.rand(3, 256, 256, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for together in (False, True):
+        guidance, sizes = Guidance(miniature.pipeline(sample_size=32)), []
+        guidance.vae.encoder.register_forward_hook(lambda _, given, __, sizes=sizes: sizes.append(len(given[0])))
+        if together:
+            guidance.vae.disable_slicing()
+        picture = rgb.clone().requires_grad_()
+        latents = guidance.encode_images(picture)
+        latents.square().sum().backward()
+        assert picture.grad is not None and sizes == ([3] if together else [1, 1, 1])
+        found.append((latents, picture.grad))
+    assert (found[0][0] - found[1][0]).norm() < 1e-5 * found[1][0].norm()  # attention rounds batches in another order
+    assert (found[0][1] - found[1][1]).norm() < 1e-5 * found[1][1].norm()
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 10))

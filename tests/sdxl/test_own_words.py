@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,9 @@ from jsdsd.scene.views import view_prompts
 from jsdsd.sdxl.guidance import Embeddings, Guidance
 from jsdsd.sdxl.own_words import own_words, padded
 from jsdsd.sdxl.view_denoiser import ViewDenoiser
+
+sys.path.insert(0, str(Path(__file__).parent))  # the miniature lies beside this file
+import miniature
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +114,13 @@ def test_the_denoiser_leans_as_far_as_it_is_told(guidance: Guidance) -> None:
     assert torch.equal(denoiser.predict_eps(x, 500), plain)
     resumed = ViewDenoiser(guidance, e, 2.0, learn, counted=True)
     assert resumed.lean(1.0) == 0 and len(learned) == 2
+
+
+def test_half_precision_does_not_overflow_on_large_latents() -> None:
+    """A past failure: the sum of the squared error over 16,384 latents, on its way back in float16."""
+    model = Guidance(miniature.pipeline(sample_size=64), dtype=torch.float16)
+    delta, _ = own_words(model, model.encode_prompts(["a mug"]), 1, 0, 3.0, steps=1, batch=1, sample_steps=1)
+    assert delta.abs().max() == pytest.approx(0.1, rel=0.01)  # one step of Adam
 
 
 def test_what_cannot_work_is_refused_in_words(guidance: Guidance) -> None:
