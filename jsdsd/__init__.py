@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
         SkewJS,
         SoftenedReverseKL,
         SquaredHellinger,
+        TwoSided,
     )
     from .scene.asset import Asset
     from .scene.cameras import Camera, look_at, orbit
@@ -38,8 +39,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
 
 __all__ = [
     "JSD", "SDI", "SDS", "Asset", "Camera", "Ensemble", "ForwardKL", "Jeffreys", "JensenShannon", "Render",
-    "ReverseKL", "Schedule", "Seeded", "SkewJS", "SoftenedReverseKL", "SquaredHellinger", "VoxelGrid", "__version__",
-    "generate", "look_at", "objectives", "orbit", "render", "sandbox", "scene", "sdxl", "toybox",
+    "ReverseKL", "Schedule", "Seeded", "SkewJS", "SoftenedReverseKL", "SquaredHellinger", "TwoSided", "VoxelGrid",
+    "__version__", "generate", "look_at", "objectives", "orbit", "render", "sandbox", "scene", "sdxl", "toybox",
 ]  # fmt: skip
 
 _SUBMODULES = {"objectives", "sandbox", "scene", "sdxl", "toybox"}
@@ -50,7 +51,7 @@ _HOME = {
     "Render": "scene.renderer", "render": "scene.renderer",
     "VoxelGrid": "scene.voxels",
     "SDS": "objectives", "SDI": "objectives", "JSD": "objectives", "Ensemble": "objectives", "Seeded": "objectives",
-    "Schedule": "objectives",
+    "Schedule": "objectives", "TwoSided": "objectives",
     "ReverseKL": "objectives", "ForwardKL": "objectives", "JensenShannon": "objectives", "SkewJS": "objectives",
     "SoftenedReverseKL": "objectives", "SquaredHellinger": "objectives", "Jeffreys": "objectives",
 }  # fmt: skip

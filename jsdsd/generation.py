@@ -15,7 +15,7 @@ from tqdm import TqdmWarning
 
 from . import checkpoint as checkpoints
 from .objectives.distillation import SDS, Objective
-from .objectives.inversion import JSD, SDI
+from .objectives.jsd import JSD, SDI
 from .objectives.seeded import Seeded
 from .optimise import Progress, optimise
 from .scene.asset import Asset, check_writable

@@ -1,14 +1,19 @@
 """What is minimised. Knows no images and no diffusers: a denoiser, points x0, and a gradient on them."""
 
-from .diffusion import Denoiser, Schedule, ddim_sample, guide
+from .diffusion import Denoiser, Parts, Schedule, can_sample, ddim_sample, guide, predict_parts
 from .distillation import (
     SDS,
     Anneal,
     DistillationStep,
     DistillRecord,
     Objective,
+    Side,
     UniformTime,
+    checked_x0,
     distill,
+    finite_step,
+    noise_like,
+    noised,
     surrogate_loss,
 )
 from .divergence import Divergence, Estimate
@@ -23,14 +28,18 @@ from .divergences import (
     SquaredHellinger,
 )
 from .ensemble import Ensemble
-from .inversion import JSD, SDI, ddim_invert
+from .inversion import Inversion, ddim_invert
+from .jsd import JSD, SDI, TwoSided
+from .learned import LearnedLogOdds, calibration_curve, jsd_lower_bound
+from .local_jsd import LocalJSD
 from .log_odds import (
     EnsembleLogOdds,
     ExactLogOdds,
-    LearnedLogOdds,
-    calibration_curve,
+    GuidanceLogOdds,
+    LogOdds,
+    Situation,
+    Undecided,
     discriminator,
-    jsd_lower_bound,
     non_saturating_weight,
     particle_mixture,
     saturating_weight,
@@ -52,26 +61,41 @@ __all__ = [
     "Estimate",
     "ExactLogOdds",
     "ForwardKL",
+    "GuidanceLogOdds",
+    "Inversion",
     "Jeffreys",
     "JensenShannon",
     "LearnedLogOdds",
+    "LocalJSD",
+    "LogOdds",
     "Objective",
+    "Parts",
     "ReverseKL",
     "Schedule",
     "Seeded",
+    "Side",
+    "Situation",
     "SkewJS",
     "SoftenedReverseKL",
     "SquaredHellinger",
+    "TwoSided",
+    "Undecided",
     "UniformTime",
     "calibration_curve",
+    "can_sample",
+    "checked_x0",
     "ddim_invert",
     "ddim_sample",
     "discriminator",
     "distill",
+    "finite_step",
     "guide",
     "jsd_lower_bound",
+    "noise_like",
+    "noised",
     "non_saturating_weight",
     "particle_mixture",
+    "predict_parts",
     "saturating_weight",
     "surrogate_loss",
 ]

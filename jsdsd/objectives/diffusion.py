@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -150,7 +150,11 @@ def randn_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """What an objective asks of the target: a mixture of Gaussians and SDXL answer alike."""
+    """What an objective asks of the target: a mixture of Gaussians and SDXL answer alike.
+
+    Some can do more, and some objectives ask for it: log_prob(x, t) -> (B,) nats, the density of p_t;
+    sample(n, generator) -> (n, ...) clean samples of the target; predict_parts(x_t, t, guidance_scale) -> `Parts`.
+    """
 
     @property
     def schedule(self) -> Schedule:
@@ -165,6 +169,34 @@ class Denoiser(Protocol):
 
         Without gradient: the objectives call it under no_grad and count each call.
         """
+
+
+class Parts(NamedTuple):
+    """A guided prediction and its two halves, of one call; each like x_t (B, ...)."""
+
+    guided: Tensor  # what predict_eps returns, at the same guidance scale
+    eps_0: Tensor  # without the prompt (or with the negative one)
+    eps_y: Tensor  # with it
+
+
+def predict_parts(denoiser: Denoiser, x_t: Tensor, t: Time, guidance_scale: float | None = None) -> Parts:
+    """The denoiser's own `predict_parts`. TypeError, in words, if it has none."""
+    own = getattr(denoiser, "predict_parts", None)
+    if own is None:
+        raise TypeError(
+            f"{type(denoiser).__name__} does not hand out the two halves of its guidance (predict_parts): use a class "
+            "mixture, ConditionalMixture(mixture, label), or one of generate's models"
+        )
+    parts: Parts = own(x_t, t, guidance_scale)
+    return parts
+
+
+def can_sample(denoiser: Denoiser, guidance_scale: float | None = None) -> bool:
+    """Whether denoiser.sample(n, generator) gives exact samples of what it denoises at this guidance scale (None = its
+    own): it has the method, does not deny it (`can_sample`), and the scale is its own.
+    """
+    own = guidance_scale is None or guidance_scale == denoiser.guidance_scale
+    return own and hasattr(denoiser, "sample") and getattr(denoiser, "can_sample", True)
 
 
 @torch.no_grad()

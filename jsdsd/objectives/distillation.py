@@ -22,8 +22,24 @@ from .diffusion import Denoiser, Schedule, Time, randn_like
 
 
 @dataclass(frozen=True, eq=False)
+class Side:
+    """One half of a two-sided gradient: points, what was predicted and how it counts; shapes like x0 (B, ...)."""
+
+    x_t: Tensor  # of the target's side: x' ~ p_t
+    eps_hat: Tensor  # the prediction there
+    eps_ref: Tensor  # -sigma s_q there
+    target: Tensor  # x0_hat there; of the target's side: x2
+    log_ratio: Tensor | None  # (B,) log p_t/q_t there, nats, where it was asked for
+    weight: Tensor | None  # (B,) weight, of the target's side real_weight; None where it is 1
+    exact: bool  # of the target's side: True, noised samples of the target; False, the re-noised x1 (an approximation)
+
+
+@dataclass(frozen=True, eq=False)
 class DistillationStep:
-    """What one gradient was made of; everything detached. Shapes like x0 (B, ...) unless said otherwise."""
+    """What one gradient was made of; everything detached. Shapes like x0 (B, ...) unless said otherwise.
+
+    Of two sides the fields speak of the generated one, and of the target's where nothing was drawn from q (share 0).
+    """
 
     grad: Tensor  # the gradient on x0, eps-units
     t: Time
@@ -32,7 +48,10 @@ class DistillationStep:
     eps_ref: Tensor  # compared with it: eps (SDS), inverted noise (SDI, JSD), eps_q (Ensemble)
     targets: tuple[Tensor, ...]  # the points x0 is pulled to: (x1,), for JSD (x1, x2)
     log_ratio: Tensor | None  # (B,) log p_t/q_t at x_t in nats, where the objective knows it
-    unet_calls: int  # calls of denoiser.predict_eps
+    unet_calls: int  # calls of the denoiser, whatever they return
+    weight: Tensor | None = None  # (B,), or a number per pixel: what eps_hat - eps_ref was multiplied by; None: 1
+    real: Side | None = None  # the target's side
+    mean_d: float | None = None  # mean of the discriminator D over the batch, 0 ... 1: is it alive?
 
 
 class Objective(Protocol):
@@ -66,11 +85,9 @@ class SDS:
 
         FloatingPointError if a result is not finite; ValueError or TypeError for an x0 that is no batch or a bad t.
         """
-        x0, schedule = checked_x0(x0, t), denoiser.schedule
-        eps = noise_like(x0, noise, generator)
-        x_t = schedule.add_noise(x0, eps, t)
+        _, eps, x_t = noised(denoiser.schedule, x0, t, generator, noise)
         eps_hat = denoiser.predict_eps(x_t, t, self.guidance_scale)
-        x1 = schedule.x0_from_eps(x_t, eps_hat, t)
+        x1 = denoiser.schedule.x0_from_eps(x_t, eps_hat, t)
         return finite_step(DistillationStep(eps_hat - eps, t, x_t, eps_hat, eps, (x1,), None, 1))
 
 
@@ -187,6 +204,19 @@ def distill(
         yield DistillRecord(step, t, x0_before, distilled, norm, distilled.unet_calls, seconds)
 
 
+def noised(
+    schedule: Schedule, x0: Tensor, t: Time, generator: torch.Generator | None = None, noise: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How a gradient begins: x0 (B, ...) checked and detached, the noise eps (drawn, or `noise`), and x_t.
+
+    FloatingPointError for an x0 that is not finite; ValueError or TypeError for one that is no batch, for a noise of
+    another shape or a bad t.
+    """
+    x0 = checked_x0(x0, t)
+    eps = noise_like(x0, noise, generator)
+    return x0, eps, schedule.add_noise(x0, eps, t)
+
+
 def checked_x0(x0: Tensor, t: Time) -> Tensor:
     """x0 detached, after refusing what no objective can use."""
     if not isinstance(x0, Tensor) or x0.ndim < 2 or len(x0) == 0:
@@ -212,10 +242,12 @@ def finite_step(record: DistillationStep) -> DistillationStep:
     if record.eps_hat.shape != record.x_t.shape:
         shapes = f"{tuple(record.eps_hat.shape)} for x_t of shape {tuple(record.x_t.shape)}"
         raise ValueError(f"the denoiser must predict noise of x_t's shape, it returned {shapes}")
-    _refuse_non_finite("x_t", record.x_t, record.t, "the inversion blew up: guidance too strong or too few steps")
-    _refuse_non_finite(
-        "eps_hat", record.eps_hat, record.t, "the denoiser overflowed: half precision, or guidance too strong"
-    )
+    for side in (record, record.real):
+        if side is not None:
+            cause = "the inversion blew up: guidance too strong or too few steps"
+            _refuse_non_finite("x_t", side.x_t, record.t, cause)
+            cause = "the denoiser overflowed: half precision, or guidance too strong"
+            _refuse_non_finite("eps_hat", side.eps_hat, record.t, cause)
     _refuse_non_finite("grad", record.grad, record.t, "a weight overflowed at this noise level")
     return record
 

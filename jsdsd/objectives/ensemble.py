@@ -4,42 +4,45 @@
 
 q_t is the mixture of the noised particles, eps_q the noise its exact denoiser predicts (so eps_hat - eps_q = sigma
 (s_q - s_p)). SDS is the special case of a particle that believes to be alone: then eps_q = eps, and w is 1.
+`Ensemble(ReverseKL())` is VSD (ProlificDreamer, arXiv 2305.16213; not re-read) with the exact eps_phi of the particles,
+which VSD learns as a LoRA.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .diffusion import Denoiser, Time
-from .distillation import DistillationStep, checked_x0, finite_step, noise_like
+from .diffusion import Denoiser, Time, can_sample
+from .distillation import DistillationStep, Side, checked_x0, finite_step, noised
 from .divergence import Divergence
-from .divergences import JensenShannon, ReverseKL, SoftenedReverseKL
-from .log_odds import EnsembleLogOdds, LogOdds, Situation, particle_mixture
+from .divergences import JensenShannon, SoftenedReverseKL
+from .log_odds import LogOdds, particle_mixture, posteriors
+from .sides import Member, check_family, look, target_samples, times_rows, two_sided_step
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """The batch x0 (N, ...) is the ensemble: an estimate of N (sigma/alpha) grad D_f(p_t‖q_t), in eps-units.
 
-    divergence: any Divergence; None of its values is normalised, so bounded weights make smaller steps (Adam does not
-    notice). log_odds: None = EnsembleLogOdds(), exact where the denoiser has a density. ReverseKL needs no log-odds
-    at all and never asks for them unless they are given, so it also runs where no density is known (SDXL).
-    guidance_scale: None = the denoiser's own. One U-Net call; cost N² in particles. For N = 1 every divergence has
-    the direction of SDS, and only the step length differs.
+    divergence: not normalised, so bounded weights make smaller steps (Adam does not notice). log_odds: None = exact
+    where the denoiser has a density; ReverseKL needs none. guidance_scale: None = the denoiser's own. share: 1 = all
+    from samples of q, one a particle; the rest comes from N exact samples x' of the target, of which each particle
+    has its part q_i/q (a second U-Net call). Cost N². For N = 1 every divergence has SDS's direction *at one x_t*;
+    the gradient, the mean over x_t, has not. ValueError or TypeError for what is no member of the family.
     """
 
     divergence: Divergence
     log_odds: LogOdds | None = None
     guidance_scale: float | None = None
+    share: float = 1.0
+    needs_particles: ClassVar[bool] = True  # the views of one asset are none
 
     def __post_init__(self) -> None:
-        if not isinstance(self.divergence, Divergence):
-            raise TypeError(f"divergence must be an object like JensenShannon(), got {self.divergence!r}")
-        if self.log_odds is not None and (isinstance(self.log_odds, type) or not hasattr(self.log_odds, "log_ratio")):
-            raise TypeError(f"log_odds must be an object like LearnedLogOdds(), or None, got {self.log_odds!r}")
+        check_family(self.divergence, self.log_odds, self.share)
 
     @classmethod
     def saturating(cls, log_odds: LogOdds | None = None) -> Ensemble:
@@ -59,20 +62,38 @@ class Ensemble:
         t: Time,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
+        real_noise: Tensor | None = None,
     ) -> DistillationStep:
-        """x0 (N, ...), used detached; t in the schedule; noise like x0 replaces the draw.
+        """x0 (N, ...), used detached; t in the schedule; noise and real_noise, like x0, replace the draws.
 
-        FloatingPointError if a result is not finite; ValueError or TypeError for an x0 that is no batch or a bad t.
+        FloatingPointError if a result is not finite; ValueError or TypeError for an x0 that is no batch or a bad t;
+        TypeError where the denoiser lacks what was asked of it (log_prob, sample, predict_parts).
         """
         x0, schedule = checked_x0(x0, t), denoiser.schedule
-        eps = noise_like(x0, noise, generator)
-        x_t = schedule.add_noise(x0, eps, t)  # (N, ...) one sample of q_t per particle
-        eps_hat = denoiser.predict_eps(x_t, t, self.guidance_scale)
-        log_q, eps_q = particle_mixture(schedule, x0, x_t, t)
-        grad, log_ratio = eps_hat - eps_q, None
-        if self.log_odds is not None or not isinstance(self.divergence, ReverseKL):
-            log_odds = self.log_odds or EnsembleLogOdds()
-            log_ratio = log_odds.log_ratio(x_t, t, Situation(denoiser, schedule, x0, log_q, generator))  # (N,)
-            grad = grad * self.divergence.weight(log_ratio).to(grad).view(-1, *[1] * (x0.ndim - 1))
-        x1 = schedule.x0_from_eps(x_t, eps_hat, t)
-        return finite_step(DistillationStep(grad, t, x_t, eps_hat, eps_q, (x1,), log_ratio, 1))
+        grad, generated, real = torch.zeros_like(x0), None, None
+        if self.share > 0:
+            _, eps, x_t = noised(schedule, x0, t, generator, noise)  # (N, ...) one sample of q_t per particle
+            q_t = particle_mixture(schedule, x0, x_t, t)
+            generated = look(self, denoiser, x0, x_t, eps, t, generator, q_t, real=False)
+            grad = self.share * times_rows(generated.weight, generated.eps_hat - generated.eps_ref)
+        if self.share < 1:
+            real, push = pushed_by_target(self, denoiser, x0, t, generator, real_noise)
+            grad = grad + (1 - self.share) * push
+        return finite_step(two_sided_step(grad, t, generated, real))
+
+
+def pushed_by_target(
+    member: Member, denoiser: Denoiser, x0: Tensor, t: Time, generator: torch.Generator | None, noise: Tensor | None
+) -> tuple[Side, Tensor]:
+    """N noised samples x' of the target, and what they do to the particles x0 (N, ...), like x0.
+
+    push_i = sum_x' q_i/(N q) real_weight (eps_hat - eps_q),    at x' ~ p_t, of which there are N
+    """
+    if not can_sample(denoiser, member.guidance_scale):
+        raise TypeError(f"{type(denoiser).__name__} has no exact samples of what it denoises: take share=1")
+    _, eps, x_t = noised(denoiser.schedule, target_samples(denoiser, x0, generator), t, generator, noise)
+    q_t = particle_mixture(denoiser.schedule, x0, x_t, t)
+    side = look(member, denoiser, x0, x_t, eps, t, generator, q_t, real=True, exact=True)
+    each = times_rows(side.weight, side.eps_hat - side.eps_ref).flatten(1)  # (N, d)
+    parts = posteriors(denoiser.schedule, x0, x_t, t)  # (chunk, N) at a time: q_i/(N q) at x'
+    return side, sum(part.T @ each[rows] for rows, part, _ in parts).view_as(x0)  # type: ignore[union-attr]

@@ -1,24 +1,20 @@
-"""The discriminator. Its logit *is* the log density ratio: D* = p/(p+q) = sigmoid(log p/q).
+"""The discriminator's logit *is* the log density ratio: D* = p/(p+q) = sigmoid(log p/q).
 
-Three ways to know log_ratio = log p_t/q_t at a noised point: both densities given; q_t the exact mixture of the
-noised particles; or learned, by telling noised target samples from noised generated ones (Goodfellow et al. 2014,
-arXiv 1406.2661, Prop. 1; not re-read).
+Ways to know log_ratio = log p_t/q_t at a noised point: exactly, from densities; from the two halves of guidance, where
+only a network is known; not at all (D = ½); or learned (learned.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
-from .diffusion import Schedule, Time, randn_like
-from .divergence import Estimate
+from .diffusion import Parts, Schedule, Time
 
 
 class Density(Protocol):
@@ -34,12 +30,14 @@ class Situation(NamedTuple):
     denoiser: object  # the target; has log_prob(x, t) in the sandbox, not for SDXL
     schedule: Schedule
     x0: Tensor  # (N, ...) the generated samples
-    log_q: Tensor  # (B,) log q_t(x_t) of the particle mixture
+    log_q: Tensor  # (B,) log q_t(x_t): of the particle mixture, or of each row's own kernel where it is alone
     generator: torch.Generator | None
+    eps: Tensor | None = None  # (B, ...) the noise that was added to make x_t
+    parts: Parts | None = None  # the prediction at x_t in its two halves, where the log-odds need them
 
 
 class LogOdds(Protocol):
-    """Anything that estimates log p_t/q_t, nats."""
+    """Anything that estimates log p_t/q_t, nats. `needs_parts = True` asks for Situation.parts."""
 
     def log_ratio(self, x_t: Tensor, t: Time, situation: Situation) -> Tensor:
         """(B,) at x_t (B, ...)."""
@@ -58,25 +56,45 @@ def particle_mixture(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Time, chunk
     x0 (N, ...) particles; t an int, or (B,): a level for each row. Cost N·B; `chunk` rows of x_t at a time bound the
     memory (chunk x N floats, 41 MB for 10,000). ValueError for other shapes, chunk < 1, or t outside the schedule.
     """
+    particles = _columns(x0)
+    log_sums, means = [], []
+    for _, posterior, log_sum in posteriors(schedule, x0, x_t, t, chunk):
+        log_sums.append(log_sum)
+        means.append(posterior @ particles)  # E[x0 | x_t] under q, (chunk, d)
+    dim, sigma = x_t[0].numel(), torch.as_tensor(schedule.sigma(t), dtype=torch.float64)
+    log_norm = (math.log(len(x0)) + dim * (0.5 * math.log(2 * math.pi) + sigma.log())).to(x_t)
+    log_q = torch.cat(log_sums) - log_norm
+    return Mixture(log_q, schedule.eps_from_x0(x_t, torch.cat(means).view_as(x_t), t))
+
+
+def posteriors(
+    schedule: Schedule, x0: Tensor, x_t: Tensor, t: Time, chunk: int = 1024
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(rows, P(particle i | x_t) (chunk, N), log sum_i exp(-|x_t - alpha x0_i|²/2 sigma²) (chunk,)), chunk by chunk."""
     if x0.shape[1:] != x_t.shape[1:] or len(x0) == 0 or chunk < 1:
         shapes = f"{tuple(x0.shape)} and {tuple(x_t.shape)}, chunk {chunk}"
         raise ValueError(f"need particles (N, ...) with N >= 1, points (B, ...) alike and chunk >= 1; got {shapes}")
-    (alpha, sigma), dim = schedule.levels(t, x_t.flatten(1)), x_t[0].numel()
-    scaled, ratio = x_t.flatten(1) / alpha, sigma / alpha  # (B, d)
-    particles = x0.flatten(1).T.contiguous().T  # (N, d), columns contiguous: the product below is 5 times as fast
-    log_sums, means = [], []
-    for rows in range(0, len(scaled), chunk):
-        part = slice(rows, rows + chunk)
+    alpha, sigma = schedule.levels(t, x_t.flatten(1))
+    scaled, ratio, particles = x_t.flatten(1) / alpha, sigma / alpha, _columns(x0)  # (B, d)
+    for first in range(0, len(scaled), chunk):
+        rows = slice(first, first + chunk)
         # distances taken directly: the expanded square would cancel at small sigma
-        d = torch.cdist(scaled[part], particles, compute_mode="donot_use_mm_for_euclid_dist")  # (chunk, N)
-        logits = d.div_(ratio[part] if isinstance(ratio, Tensor) else ratio).square_().mul_(-0.5)
-        posterior = logits.softmax(1)  # P(particle i | x_t); its largest entry is 1/sum_i exp(logit_i - largest logit)
-        log_sums.append(logits.amax(1) - posterior.amax(1).log())  # logsumexp without a second, slow exp
-        means.append(posterior @ particles)  # E[x0 | x_t] under q, (chunk, d)
-    flat_sigma = sigma.flatten() if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)
-    log_norm = (math.log(len(x0)) + dim * (0.5 * math.log(2 * math.pi) + flat_sigma.log())).to(x_t)
-    log_q = torch.cat(log_sums) - log_norm
-    return Mixture(log_q, schedule.eps_from_x0(x_t, torch.cat(means).view_as(x_t), t))
+        d = torch.cdist(scaled[rows], particles, compute_mode="donot_use_mm_for_euclid_dist")  # (chunk, N)
+        logits = d.div_(ratio[rows] if isinstance(ratio, Tensor) else ratio).square_().mul_(-0.5)
+        posterior = logits.softmax(1)  # its largest entry is 1/sum_i exp(logit_i - largest logit)
+        yield rows, posterior, logits.amax(1) - posterior.amax(1).log()  # logsumexp without a second, slow exp
+
+
+def _columns(x0: Tensor) -> Tensor:
+    return x0.flatten(1).T.contiguous().T  # (N, d), columns contiguous: products with it are 5 times as fast
+
+
+def lone_particle(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Time) -> Mixture:
+    """q_t where each row of x0 (B, ...) is alone: log N(x_t; alpha x0, sigma² I) (B,), nats, and -sigma s_q there."""
+    eps = schedule.eps_from_x0(x_t, x0, t)
+    log_sigma = torch.as_tensor(schedule.sigma(t), dtype=torch.float64).log()
+    log_norm = eps[0].numel() * (0.5 * math.log(2 * math.pi) + log_sigma)
+    return Mixture(-eps.flatten(1).square().sum(1) / 2 - log_norm.to(eps), eps)
 
 
 @dataclass(frozen=True)
@@ -98,150 +116,63 @@ class ExactLogOdds:
 
 @dataclass(frozen=True)
 class EnsembleLogOdds:
-    """log p_t of the denoiser's own density minus log q_t of the particle mixture: exact in the sandbox."""
+    """log p_t of the denoiser's own density minus log q_t of the particles: exact in the sandbox. For `Ensemble` q_t is
+    their mixture; for `TwoSided` each row's own N(alpha x0, sigma² I).
+    """
 
     def log_ratio(self, x_t: Tensor, t: Time, situation: Situation) -> Tensor:
-        """(B,) at x_t (B, ...). TypeError where the denoiser has no density (SDXL): learn the log-odds there."""
+        """(B,) at x_t (B, ...). TypeError where the denoiser has no density (SDXL), naming the other ways."""
         log_prob = getattr(situation.denoiser, "log_prob", None)
         if log_prob is None:
             raise TypeError(
-                f"{type(situation.denoiser).__name__} has no log_prob, so its log-odds are not known exactly: use "
-                "Ensemble(divergence, log_odds=LearnedLogOdds(sample_target)), or ReverseKL, which needs none"
+                f"{type(situation.denoiser).__name__} has no log_prob, so its log-odds are not known exactly: give "
+                "log_odds=GuidanceLogOdds(), LearnedLogOdds(sample_target) or Undecided(); or take ReverseKL, which "
+                "needs none for generated samples"
             )
         return log_prob(x_t, t) - situation.log_q
 
 
-@dataclass(eq=False)
-class LearnedLogOdds:
-    """A small network on (x_t, t), trained online by telling noised target samples from noised generated ones.
+@dataclass(frozen=True)
+class Undecided:
+    """Cannot tell: log_ratio = 0, D = ½, everywhere. True as t -> T, where p_t and q_t meet; the paper's recipe."""
 
-    D = sigmoid(logit), and its best logit is log p_t/q_t. Of that ratio half is known: q_t is the mixture of our own
-    particles. So by default the network h learns log p_t alone, as a correction of a Gaussian of the target's size:
+    def log_ratio(self, x_t: Tensor, t: Time, situation: Situation) -> Tensor:
+        """(B,) zeros."""
+        return x_t.new_zeros(len(x_t))
 
-        logit = h(x_t, t) + log N(x_t; 0, (alpha² m + sigma²) I) - log q_t(x_t),    m = mean square of target samples
 
-    (noise-contrastive estimation, Gutmann & Hyvärinen 2010; not re-read). No small network can draw the N narrow
-    kernels of q_t at low noise, and the target does not move during a run, as the particles do. Its modes are narrow
-    there too: so h also sees sines and cosines of x_t/sqrt(m) times 1, 2, 4 and 8 (Fourier features, Tancik et al.
-    2020; not re-read), which cut its error at low noise to less than half.
+@dataclass(frozen=True)
+class GuidanceLogOdds:
+    """The log-odds of the prompt against no prompt, from one prediction's two halves: no further U-Net call.
 
-    Each call takes `updates` steps of binary cross-entropy on fresh samples, spread over *all* levels, for a network
-    trained only at the level asked for forgets the others. The rate falls as lr/sqrt(1 + n/300) with the number n of
-    updates, and the answer comes from the average of the weights over about the last tenth of them: what is left of
-    the noise of training would push the same particles the same way for many steps. The network is carried from call
-    to call: use one object per run.
+        log_ratio = ½ (|eps - eps_0|² - |eps - eps_y|²),   eps the noise that was added to make x_t
 
-    sample_target(n, generator) -> (n, ...) clean target samples; None = the denoiser's own `sample`. known_q: False =
-    the network learns the whole ratio from (x_t, t) as they are, a GAN's discriminator: blurred, but of use in high
-    dimension, where log q_t spans hundreds of nats. updates: per call; nearly all of the cost. warmup: further updates
-    before the first answer. batch: samples of each side per update. width: of the 3 hidden layers. lr: Adam's first.
-    bound: the answer is clamped to ±bound nats (None = not), which changes the divergence where it bites. seed: of the
-    initial weights. ValueError for counts < 1 (warmup < 0), lr or bound <= 0, target samples not shaped like the
-    particles, or a run with other dimensions.
+    summed over all dimensions, nats: the better the prompted half knows the noise, the likelier the picture is of the
+    prompt. It is the one-noise log-odds of a diffusion classifier at this level (Li et al. 2023, arXiv 2303.16203, not
+    re-read). As log p_t/q_t it rests on two assumptions: q_t, the generated distribution, is the unconditional one (as
+    CSD and SDS-Bridge have it too); and one noise at one level stands for the likelihood's sum over both. Not the
+    density ratio of this level then, but alive where that one has long saturated: of the order of 1 to 10 nats on the
+    toybox's 576 dimensions. A negative prompt takes the place of no prompt.
+
+    bound: the answer is clamped to ±bound nats (None = not), which changes the divergence where it bites. ValueError
+    for bound <= 0; TypeError from denoisers without `predict_parts`.
     """
 
-    sample_target: Callable[[int, torch.Generator | None], Tensor] | None = None
-    known_q: bool = True
-    updates: int = 2
-    warmup: int = 200
-    batch: int = 256
-    width: int = 64
-    lr: float = 1e-2
     bound: float | None = None
-    seed: int = 0
-    net: nn.Module | None = field(default=None, init=False, repr=False)
-    _size: float = field(default=1.0, init=False, repr=False)
+    needs_parts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if min(self.updates, self.batch, self.width) < 1 or self.warmup < 0 or not self.lr > 0:
-            raise ValueError("updates, batch and width must be >= 1, warmup >= 0 and lr > 0")
         if self.bound is not None and not self.bound > 0:
             raise ValueError(f"bound must be > 0 nats, or None for no clamp, got {self.bound}")
 
     def log_ratio(self, x_t: Tensor, t: Time, situation: Situation) -> Tensor:
-        """(B,) at x_t (B, ...), after the online updates."""
-        for _ in range(self.updates + (self.warmup if self.net is None else 0)):
-            self.update(None, situation)
-        logits = self.logits(x_t, t, situation.schedule)
-        if self.known_q:
-            logits = logits - situation.log_q  # (B,) log p_t - log q_t
+        """(B,) at x_t (B, ...). ValueError without the situation's eps and parts."""
+        eps, parts = situation.eps, situation.parts
+        if eps is None or parts is None:
+            raise ValueError("GuidanceLogOdds needs the added noise and both halves of the prediction in the situation")
+        without, with_prompt = ((eps - half).flatten(1).square().sum(1) for half in (parts.eps_0, parts.eps_y))
+        logits = (without - with_prompt) / 2
         return logits if self.bound is None else logits.clamp(-self.bound, self.bound)
-
-    @torch.no_grad()
-    def logits(self, x_t: Tensor, t: Time, schedule: Schedule) -> Tensor:
-        """The averaged network as it is, (B,) nats at x_t (B, ...), level t: log p_t/q_t, or with known_q log p_t."""
-        return self._call(x_t, t, schedule, averaged=True)
-
-    def update(self, t: Time | None, situation: Situation) -> float:
-        """One step of binary cross-entropy at level(s) t, None = all of them; the loss (nats). ValueError without
-        target samples.
-        """
-        sample = self.sample_target or getattr(situation.denoiser, "sample", None)
-        if sample is None:
-            raise ValueError("LearnedLogOdds needs target samples: give sample_target(n, generator) -> (n, ...)")
-        generator, schedule, particles, n = situation.generator, situation.schedule, situation.x0, self.batch
-        device = "cpu" if generator is None else generator.device
-        pick = torch.randint(len(particles), (n,), generator=generator, device=device)
-        fake, real = particles[pick.to(particles.device)], sample(n, generator).to(particles)
-        if real.shape != fake.shape:
-            raise ValueError(f"target samples must have shape {tuple(fake.shape)}, got {tuple(real.shape)}")
-        if self.net is None:
-            self._size = float(real.square().mean()) or 1.0  # m
-        levels = torch.arange(len(schedule)) if t is None else torch.as_tensor(t).flatten()
-        level = levels.to(device)[torch.randint(len(levels), (2 * n,), generator=generator, device=device)]  # (2n,)
-        x0 = torch.cat([real, fake])
-        x_t = schedule.add_noise(x0, randn_like(x0, generator), level)
-        log_q = particle_mixture(schedule, particles, x_t, level).log_prob if self.known_q else 0.0
-        with torch.enable_grad():
-            logits = self._call(x_t, level, schedule) - log_q
-            loss = (F.softplus(-logits[:n]).mean() + F.softplus(logits[n:]).mean()) / 2  # -log D, -log(1 - D)
-            self._optimizer.zero_grad()
-            loss.backward()
-            self._optimizer.step()
-        assert self.net is not None  # `_call` made it
-        self._rate.step()
-        self._average.update_parameters(self.net)
-        return float(loss.detach())
-
-    def _call(self, x_t: Tensor, t: Time, schedule: Schedule, averaged: bool = False) -> Tensor:
-        """`logits` with a graph; the network is made at the first call."""
-        flat = x_t.flatten(1)
-        if self.net is None:
-            self._make_network(flat)
-        assert self.net is not None
-        if self._dim != flat.shape[1]:
-            raise ValueError(
-                f"trained on other dimensions than {flat.shape[1]}: take a new LearnedLogOdds for each run"
-            )
-        alpha, sigma = (torch.as_tensor(v).to(flat).expand(len(flat)) for v in (schedule.alpha(t), schedule.sigma(t)))
-        seen = [flat, torch.stack([alpha, sigma, (alpha / sigma).log() / 3], 1)]  # / 3: of order 1, like the others
-        if self.known_q:
-            waves = torch.cat([flat * (k / self._size**0.5) for k in (1, 2, 4, 8)], 1)  # (B, 4d)
-            seen += [waves.sin(), waves.cos()]
-        h = (self._average if averaged else self.net)(torch.cat(seen, 1))[:, 0]
-        if not self.known_q:
-            return h
-        variance = alpha**2 * self._size + sigma**2  # (B,)
-        return h - flat.square().sum(1) / (2 * variance) - flat.shape[1] / 2 * (2 * math.pi * variance).log()
-
-    def _make_network(self, like: Tensor) -> None:
-        self._dim = like.shape[1]
-        with torch.random.fork_rng(devices=[]):  # leaves the global stream untouched
-            torch.manual_seed(self.seed)
-            sizes = [self._dim * (9 if self.known_q else 1) + 3, self.width, self.width, self.width, 1]
-            layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.SiLU())]
-            self.net = nn.Sequential(*layers[:-1]).to(like)
-        self._optimizer = torch.optim.Adam(self.net.parameters(), self.lr)
-        self._rate = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda n: (1 + n / 300) ** -0.5)
-        self._average = AveragedModel(self.net, multi_avg_fn=_recent_average)
-
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
-
-
-def _recent_average(average: Tensors, new: Tensors, count: Tensor | int) -> None:
-    """average += (new - average)/(1 + count/10): a mean over about the last tenth of `count` updates."""
-    torch._foreach_lerp_(average, new, 1 / (1 + float(count) / 10))
 
 
 def discriminator(log_ratio: Tensor) -> Tensor:
@@ -259,40 +190,3 @@ def saturating_weight(log_ratio: Tensor) -> Tensor:
 def non_saturating_weight(log_ratio: Tensor) -> Tensor:
     """Weight of s_q - s_p in grad E_q[-log D], D held fixed: 1 - D. Twice the SoftenedReverseKL weight."""
     return torch.sigmoid(-log_ratio)
-
-
-def _logits(on_target: Tensor, on_generated: Tensor) -> tuple[Tensor, Tensor]:
-    for x in (on_target, on_generated):
-        if x.ndim != 1 or len(x) < 2 or x.isnan().any():
-            raise ValueError(f"logits must be (N,) with N >= 2 of each side and no NaN, got shape {tuple(x.shape)}")
-    return on_target.double(), on_generated.double()
-
-
-def jsd_lower_bound(on_target: Tensor, on_generated: Tensor) -> Estimate:
-    """V(D)/2 + log 2 <= JSD, V(D) = E_p[log D] + E_q[log(1-D)], from any logits (N,) at samples of p and (M,) of q.
-
-    In expectation a lower bound for every D that did not see these samples, and JSD itself for D* (Goodfellow et al.
-    2014, Theorem 1; not re-read). Nats. ValueError for other shapes, fewer than 2 of a side, or NaN.
-    """
-    on_target, on_generated = _logits(on_target, on_generated)
-    real, fake = -F.softplus(-on_target), -F.softplus(on_generated)  # log D, log(1-D)
-    variance = real.var() / len(real) + fake.var() / len(fake)
-    return Estimate(float(real.mean() + fake.mean()) / 2 + math.log(2), float(variance.sqrt()) / 2)
-
-
-def calibration_curve(on_target: Tensor, on_generated: Tensor, bins: int = 10) -> Tensor:
-    """(bins, 3): mean D, observed share of target samples (even prior odds), share of samples in the bin; NaN rows
-    where a bin is empty. A calibrated discriminator has the first two equal. Logits (N,) at samples of p, (M,) of q;
-    all numbers 0 ... 1. ValueError for other shapes, fewer than 2 of a side, NaN, or bins < 1.
-    """
-    if bins < 1:
-        raise ValueError(f"bins must be >= 1, got {bins}")
-    logits = torch.cat(_logits(on_target, on_generated))
-    share = torch.cat([torch.full_like(x, 0.5 / len(x), dtype=torch.float64) for x in (on_target, on_generated)])
-    is_target = torch.cat([torch.ones_like(on_target), torch.zeros_like(on_generated)]).double()
-    d = torch.sigmoid(logits)
-    which = (d * bins).long().clamp(max=bins - 1)
-    total = torch.zeros(bins, dtype=torch.float64).index_add(0, which, share)
-    mean_d = torch.zeros_like(total).index_add(0, which, share * d) / total
-    observed = torch.zeros_like(total).index_add(0, which, share * is_target) / total
-    return torch.stack([mean_d, observed, total], 1)

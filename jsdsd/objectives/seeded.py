@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .diffusion import Denoiser, Schedule, Time
 from .distillation import SDS, DistillationStep
-from .inversion import JSD, SDI
+from .jsd import JSD, SDI
 
 
 class Leaning(Protocol):

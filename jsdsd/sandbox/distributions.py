@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..objectives.diffusion import Schedule, Time, guide
+from ..objectives.diffusion import Parts, Schedule, Time, guide
 
 DEFAULT_SCHEDULE = Schedule.scaled_linear()
 
@@ -166,19 +166,29 @@ class ConditionalMixture:
 
     def predict_eps(self, x_t: Tensor, t: Time, guidance_scale: float | None = None) -> Tensor:
         """eps_0 + s (eps_y - eps_0), (B, d); None = its own scale."""
+        return self.predict_parts(x_t, t, guidance_scale).guided
+
+    def predict_parts(self, x_t: Tensor, t: Time, guidance_scale: float | None = None) -> Parts:
+        """The same with both its halves."""
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        return guide(self.mixture.predict_eps(x_t, t), self.given_label.predict_eps(x_t, t), scale)
+        eps_0, eps_y = self.mixture.predict_eps(x_t, t), self.given_label.predict_eps(x_t, t)
+        return Parts(guide(eps_0, eps_y, scale), eps_0, eps_y)
 
     def log_prob(self, x: Tensor, t: Time | None = None) -> Tensor:
         """(1-s) log p_t(x) + s log p_t(x|y), (B,): normalised only for s = 0 and s = 1."""
         s = self.guidance_scale
         return (1 - s) * self.mixture.log_prob(x, t) + s * self.given_label.log_prob(x, t)
 
+    @property
+    def can_sample(self) -> bool:
+        """Whether `sample` gives what it denoises: at guidance_scale 1 only."""
+        return self.guidance_scale == 1
+
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, d) samples of p(x|y). ValueError for another guidance scale than 1: its target cannot be sampled
         exactly.
         """
-        if self.guidance_scale != 1:
+        if not self.can_sample:
             raise ValueError(f"exact samples exist for guidance_scale = 1 only, it is {self.guidance_scale}")
         return self.given_label.sample(n, generator)
 
