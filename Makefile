@@ -12,7 +12,7 @@ TEST_READY := $(VENV)/ready-test
 DOCS_READY := $(VENV)/ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench sdxl-full sandbox-results evaluate evidence train tutorials docs docs-serve clean
+.PHONY: help demo test slow browser lint types bench sdxl-full sandbox-results evaluate evidence train tutorials docs docs-serve clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -25,6 +25,11 @@ test: $(TEST_READY)  ## the fast test suite
 
 slow: $(TEST_READY)  ## the tests that take minutes
 	@$(PY) -m pytest -m slow
+
+browser: $(TEST_READY)  ## the exports in three.js, glTF-Validator and Chromium (needs chromium and npm; npm downloads two)
+	@$(PIP) playwright
+	@npm install --silent --no-fund --no-audit --prefix $(VENV)/js three@0.187.0 gltf-validator@2.0.0-dev.3.10
+	@$(PY) -m pytest -m browser
 
 lint: $(TEST_READY)  ## style (ruff)
 	@$(PY) -m ruff check .

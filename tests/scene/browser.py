@@ -30,7 +30,9 @@ def chromium(**context: Any) -> Iterator[Any]:
     flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     with playwright.sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=program, args=flags)
-        yield browser.new_context(**context)
+        window = browser.new_context(**context)
+        window.set_default_timeout(180_000)  # ms: WebGL without a GPU, perhaps on a busy machine
+        yield window
         browser.close()
 
 
@@ -61,6 +63,12 @@ def modules() -> Path:
 def picture(url: str) -> np.ndarray:
     """A canvas's data URL as float (H, W, 3) in [0, 1]."""
     with Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) as image:
+        return np.asarray(image.convert("RGB")) / 255
+
+
+def screenshot(page: Any) -> np.ndarray:
+    """What is in sight of a page, as float (H, W, 3) in [0, 1]."""
+    with Image.open(io.BytesIO(page.screenshot())) as image:
         return np.asarray(image.convert("RGB")) / 255
 
 
