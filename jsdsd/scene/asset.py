@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -284,9 +285,9 @@ def _number(name: str, value: Any) -> float:
 
 def _whole(name: str, value: Any, most: int = 2**31) -> None:
     """TypeError where `value` is no whole number, ValueError where it is below 1 or above `most`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if not 1 <= value <= most:
+    if not 1 <= int(value) <= most:
         raise ValueError(f"{name} must lie between 1 and {most}, got {value}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -71,8 +72,8 @@ class Camera:
 
     def rays(self, size: int) -> tuple[Tensor, Tensor]:
         """Origins and unit directions of the rays through all pixel centres, each (B, size, size, 3)."""
-        if size < 1 or size != int(size):
-            raise ValueError(f"the image size must be a whole number of pixels, at least 1, got {size}")
+        if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"the image size must be a whole number of pixels, at least 1, got {size!r}")
         pixel = torch.arange(size, dtype=self.fov.dtype, device=self.fov.device)  # (size,)
         centre = (pixel + 0.5) / size * 2 - 1  # in (-1, 1)
         down, right = torch.meshgrid(centre, centre, indexing="ij")

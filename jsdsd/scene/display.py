@@ -14,8 +14,10 @@ def run_table(prompt: str, config: Mapping[str, Any], history: Sequence[Mapping[
     rows = {"prompt": prompt} | {name: config[name] for name in SETTINGS if config.get(name) is not None}
     if history:
         rows["steps"] = f"{len(history)} of {config['steps']}" if "steps" in config else str(len(history))
-        calls = [record["unet_calls"] for record in history if "unet_calls" in record]
-        seconds = [record["seconds"] for record in history if "seconds" in record]
+        calls, seconds = (
+            [record[name] for record in history if isinstance(record.get(name), (int, float))]
+            for name in ("unet_calls", "seconds")
+        )
         if calls:
             rows["U-Net calls"] = f"{sum(calls)}, {sum(calls) / len(calls):.3g} a step"
         if seconds:

@@ -91,6 +91,8 @@ class VoxelGrid(nn.Module):
             raise ValueError(f"radius must lie in (0, 1), got {radius}")
         if not 0 < density < float("inf"):
             raise ValueError(f"density must be positive and finite, got {density}")
+        if not 0 <= colour_std < float("inf"):
+            raise ValueError(f"colour_std must be finite and >= 0, got {colour_std}")
         levels = [torch.zeros(4, r, r, r, dtype=dtype) for r in resolutions]
         top = _inverse_softplus(torch.tensor(density, dtype=torch.float64)).item()
         distance = grid_points(resolutions[-1], dtype=dtype).norm(dim=-1)  # (R, R, R)

@@ -27,6 +27,10 @@ def test_the_table_says_what_was_asked_and_what_it_took() -> None:
     }  # fmt: skip
 
 
+def test_records_of_other_kinds_are_left_out() -> None:
+    assert "time" not in rows(run_table("x", {}, [{"seconds": "a", "unet_calls": None}, {"unet_calls": 3}]))
+
+
 def test_an_asset_without_a_record_still_has_a_table() -> None:
     assert rows(run_table("a cube", {}, [])) == {"prompt": "a cube"}
     assert rows(run_table("a cube", {}, [{"step": 0}])) == {"prompt": "a cube", "steps": "1"}

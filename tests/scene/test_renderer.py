@@ -286,6 +286,8 @@ GOOD = torch.rand(4, 4, 4), torch.rand(3, 4, 4, 4)
         (*GOOD, torch.ones(3, 3), 4, "background"),
         (*GOOD, 1.0, 0, "size"),
         (*GOOD, 1.0, 2.5, "size"),
+        (*GOOD, 1.0, 4.0, "a whole number of pixels, at least 1, got 4.0"),
+        (*GOOD, 1.0, (4, 4), "a whole number of pixels"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_words(

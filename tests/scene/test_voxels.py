@@ -163,7 +163,8 @@ def test_from_fields_refuses_a_colour_that_is_none(colour: float) -> None:
 def test_other_nonsense_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="shapes"):
         VoxelGrid.from_fields(level(2, 2, 2), level(2, 2, 2))
-    for arguments in ({"radius": 0.0}, {"radius": 1.0}, {"density": 0.0}, {"density": math.inf}, {"resolutions": ()}):
+    wrong = [{"radius": 0.0}, {"radius": 1.0}, {"density": 0.0}, {"density": math.inf}, {"resolutions": ()}]
+    for arguments in [*wrong, {"colour_std": math.nan}, {"colour_std": -1.0}]:
         with pytest.raises(ValueError, match=next(iter(arguments))):
             VoxelGrid.blob(**arguments)
     with pytest.raises(ValueError, match="resolutions"):
