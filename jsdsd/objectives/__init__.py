@@ -44,14 +44,20 @@ from .log_odds import (
     particle_mixture,
     saturating_weight,
 )
+from .named import check_for_asset, named_objective
+from .neighbours import CSD, ISM, NFSD, Bridge, Repulsive
 from .seeded import Seeded
 
 __all__ = [
+    "CSD",
     "DIVERGENCES",
+    "ISM",
     "JSD",
+    "NFSD",
     "SDI",
     "SDS",
     "Anneal",
+    "Bridge",
     "Denoiser",
     "DistillRecord",
     "DistillationStep",
@@ -70,6 +76,7 @@ __all__ = [
     "LogOdds",
     "Objective",
     "Parts",
+    "Repulsive",
     "ReverseKL",
     "Schedule",
     "Seeded",
@@ -83,6 +90,7 @@ __all__ = [
     "UniformTime",
     "calibration_curve",
     "can_sample",
+    "check_for_asset",
     "checked_x0",
     "ddim_invert",
     "ddim_sample",
@@ -91,6 +99,7 @@ __all__ = [
     "finite_step",
     "guide",
     "jsd_lower_bound",
+    "named_objective",
     "noise_like",
     "noised",
     "non_saturating_weight",
