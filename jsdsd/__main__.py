@@ -24,6 +24,7 @@ FILES = {  # what is written, and what opens it; the last is written first
     "run.json": "any text editor: settings, versions, one record a step",
     "asset.safetensors": "jsdsd.Asset.load, in Python: all of it",
 }
+OBJECTIVES = ("seeded", "jsd", "sdi", "sds", "two_sided", "local_jsd", "csd")  # generation.OBJECTIVES, without torch
 T3BENCH_FILES = ("asset.safetensors", "save/it*-export/model.obj", "run.json")
 
 EXAMPLES = """examples:
@@ -54,9 +55,8 @@ def parser() -> argparse.ArgumentParser:
     add = p.add_argument
     add("-o", "--output", metavar="DIR", type=Path, default=Path("out"), help="folder for the files (default: out)")
     add("--model", default="toybox", help='"toybox", "sdxl", a hub id, a folder or a .safetensors file')
-    objectives = ("seeded", "jsd", "sdi", "sds")
-    says = "seeded, jsd, sdi or sds (default: seeded for the toybox, else jsd)"
-    add("--objective", type=str.lower, choices=objectives, help=says)
+    says = f"{', '.join(OBJECTIVES)} or your own module:Name (default: seeded for the toybox, else jsd)"
+    add("--objective", type=objective_name, metavar="NAME", help=says)
     add("--seed", type=int, default=0, help="same seed and machine, same object (default: 0)")
     add("--steps", type=int, metavar="N", help="optimiser steps (default: depends on model and objective)")
     add("--num-assets", type=int, default=1, metavar="N", help="objects, seeds SEED, SEED+1, ... (default: 1)")
@@ -78,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
     add("--group", default="single", choices=("single", "surr", "multi"), help="of the t3bench layout: which prompts")
     add("--quiet", action="store_true", help="no progress bar")
     return p
+
+
+def objective_name(text: str) -> str:
+    """One of OBJECTIVES, or module:Name, which `planned` looks up."""
+    if ":" not in text and text.lower() not in OBJECTIVES:
+        raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(OBJECTIVES)}, nor module:Name")
+    return text if ":" in text else text.lower()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,6 +155,10 @@ def planned(args: argparse.Namespace) -> list[Job]:
         raise ValueError('the prompt is empty: say what to make, as "a red mushroom"')
     if args.num_assets < 1:
         raise ValueError(f"--num-assets must be at least 1, got {args.num_assets}")
+    if args.objective and ":" in args.objective:
+        from .objectives import check_for_asset, named_objective
+
+        check_for_asset(named_objective(args.objective, {}), checkpoint=True)
     names = ("objective", "steps", "negative_prompt", "guidance_scale", "views_per_step", "resolution", "perp_neg")
     settings = {name: getattr(args, name) for name in (*names, "latent")}
     settings["view_words"] = ViewWords.parse(args.view_words) if args.view_words else None

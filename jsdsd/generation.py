@@ -14,9 +14,20 @@ import torch
 from tqdm import TqdmWarning
 
 from . import checkpoint as checkpoints
-from .objectives.distillation import SDS, Objective
-from .objectives.jsd import JSD, SDI
-from .objectives.seeded import Seeded
+from .objectives import (
+    CSD,
+    JSD,
+    SDI,
+    SDS,
+    GuidanceLogOdds,
+    JensenShannon,
+    LocalJSD,
+    Objective,
+    Seeded,
+    TwoSided,
+    check_for_asset,
+    named_objective,
+)
 from .optimise import Progress, optimise
 from .scene.asset import Asset, check_writable
 from .scene.views import ViewWords
@@ -30,11 +41,14 @@ with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is t
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
-OBJECTIVES: dict[str, type[SDS] | type[SDI] | type[JSD] | type[Seeded]] = {
+OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "sds": SDS,
     "sdi": SDI,
     "jsd": JSD,
     "seeded": Seeded,
+    "two_sided": lambda: TwoSided(JensenShannon(), log_odds=GuidanceLogOdds()),
+    "local_jsd": LocalJSD,
+    "csd": CSD,
 }
 
 
@@ -68,7 +82,8 @@ def generate(
     prompt: for the toybox a sentence in its words, as "a red mushroom"; for SDXL anything.
     model: "toybox" (embedded), "sdxl", a hub id, a folder in diffusers' layout, or a Guidance.
     objective: "jsd" (the paper's recipe), "seeded" (JSD, asked with words that each seed learns for itself), "sdi",
-    "sds", or an object with their `gradient`.  Default: "seeded" for the toybox, on which it was chosen
+    "sds", "two_sided" (its discriminator made of guidance), "local_jsd", "csd" (docs/choosing.md), your own as
+    "module:Name", or an object with their `gradient`.  Default: "seeded" for the toybox, on which it was chosen
     (docs/evidence.md), "jsd" for other models.
     seed: of the first asset; the next ones take seed + 1, ...  On one machine's CPU, with the same number of threads,
     the same seed gives the same bytes.
@@ -204,6 +219,7 @@ def _one(
                     "step": record.step,
                     "t": int(record.t),
                     "grad_norm": record.grad_norm,
+                    "discriminator": record.distilled.mean_d,
                     "unet_calls": record.unet_calls,
                     "seconds": record.seconds,
                     "opacity": float(last.render.opacity.detach().mean()),
@@ -253,14 +269,11 @@ def _check(
             raise ValueError(f'checkpoint must be a .safetensors file, got "{checkpoint}"')
         check_writable(Path(checkpoint))
     if isinstance(objective, str):
-        if objective.lower() not in OBJECTIVES:
-            raise ValueError(
-                f'unknown objective "{objective}": known are {", ".join(OBJECTIVES)}; or give an object '
-                "with a gradient method"
-            )
-        return OBJECTIVES[objective.lower()]()
-    if objective is not None and not callable(getattr(objective, "gradient", None)):
-        raise ValueError(f"objective must be a name or have a gradient method, got {objective!r}")
+        objective = named_objective(objective, OBJECTIVES)
+    if objective is not None and (isinstance(objective, type) or not callable(getattr(objective, "gradient", None))):
+        raise ValueError(f"objective must be a name or an object with a gradient method, got {objective!r}")
+    if objective is not None:
+        check_for_asset(objective, checkpoint is not None)
     return objective
 
 

@@ -128,9 +128,8 @@ def found_jobs(folder: Path, steps: int | None, files: tuple[str, ...]) -> list[
     jobs = []
     for place in places:
         config = read(place).asset.config
-        name = config["objective"].split("(")[0].lower()
-        plain = name in OBJECTIVES and repr(OBJECTIVES[name]()) == config["objective"]
-        if config["model"] == "Guidance object" or not plain:
+        name = next((name for name, make in OBJECTIVES.items() if repr(make()) == config["objective"]), None)
+        if config["model"] == "Guidance object" or name is None:
             raise ValueError(
                 f'"{place}" was made with {config["objective"]} and model {config["model"]}, which a command cannot '
                 "say: go on in Python, with generate(..., checkpoint=..., resume=True)"

@@ -88,6 +88,22 @@ def test_passes_every_option_on(stand: Stand) -> None:
     assert Asset.load("x/seed-8/asset.safetensors").config["seed"] == 8
 
 
+def test_names_of_objectives_are_generates_own(
+    stand: Stand, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jsdsd.__main__ import OBJECTIVES
+    from jsdsd.generation import OBJECTIVES as known
+
+    assert set(OBJECTIVES) == set(known)
+    own = "from jsdsd.objectives import SDS\nclass Odd:\n    gradient = SDS.gradient\n"
+    Path("mine_on_the_line.py").write_text(own)
+    assert main(["a ball", "--objective", "mine_on_the_line:SDS"]) == 0
+    assert stand.arguments["objective"] == "mine_on_the_line:SDS"
+    for name, words in (("mine_on_the_line:Odd", "make its class a dataclass"), ("nowhere:X", 'no module "nowhere"')):
+        assert main(["a ball", "--objective", name]) == BAD_INPUT
+        assert words in capsys.readouterr().err
+
+
 def test_defaults_are_generates_own(stand: Stand) -> None:
     import inspect
 

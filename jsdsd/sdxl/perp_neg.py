@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..objectives.diffusion import Parts
 from .guidance import Embeddings, Guidance
-from .numerics import rescaled
 from .view_denoiser import Learn, ViewDenoiser
 
 
@@ -60,6 +60,9 @@ class PerpNegDenoiser(ViewDenoiser):
         )
 
     def predict_eps(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Tensor:
+        return self.predict_parts(x_t, t, guidance_scale).guided
+
+    def predict_parts(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Parts:
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         times = 2 + self.count
         t = t.repeat(times) if isinstance(t, Tensor) and t.ndim else t
@@ -67,8 +70,7 @@ class PerpNegDenoiser(ViewDenoiser):
         eps_0, eps_y, *others = out.chunk(times)
         towards = eps_y - eps_0
         away = sum((perpendicular(eps_j - eps_0, towards) for eps_j in others), torch.zeros_like(towards))
-        eps, share = eps_0 + scale * (towards - self.weight * away), self.guidance.numerics.guidance_rescale
-        return rescaled(eps, eps_y, share) if share > 0 and scale > 1 else eps
+        return self._parts(eps_0 + scale * (towards - self.weight * away), eps_0, eps_y, scale)
 
 
 def other_words(words: Sequence[str], view_word: Callable[[float, float], str]) -> list[list[int]]:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..objectives.diffusion import Parts, guide
 from .guidance import Embeddings, Guidance
+from .numerics import rescaled
 
 Learn = Callable[[], tuple[Tensor, int]]  # own_words.py: what to add to the embedded prompts (1, L, C), and its calls
 
@@ -57,3 +59,22 @@ class ViewDenoiser:
     def predict_eps(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Tensor:
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         return self.guidance.predict_eps(x_t, t, self.selected, scale)
+
+    def predict_parts(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Parts:
+        """`predict_eps` with the two halves of its guidance, of one U-Net call on each picture twice."""
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        e, corners = self.selected, self.selected.corners
+        both = Embeddings(
+            torch.cat([e.negative_tokens, e.tokens]),
+            torch.cat([e.negative_vectors, e.vectors]),
+            e.negative_tokens.repeat(2, 1, 1),
+            e.negative_vectors.repeat(2, 1),
+            None if corners is None else corners.repeat(2, 1),
+        )
+        t = t.repeat(2) if isinstance(t, Tensor) and t.ndim else t
+        eps_0, eps_y = self.guidance.predict_eps(x_t.repeat(2, 1, 1, 1), t, both, 1.0).chunk(2)
+        return self._parts(guide(eps_0, eps_y, scale), eps_0, eps_y, scale)
+
+    def _parts(self, eps: Tensor, eps_0: Tensor, eps_y: Tensor, scale: float) -> Parts:
+        share = self.guidance.numerics.guidance_rescale
+        return Parts(rescaled(eps, eps_y, share) if share > 0 and scale > 1 else eps, eps_0, eps_y)

@@ -88,6 +88,21 @@ def test_lists_and_several_assets(guidance: Guidance) -> None:
     assert all(torch.equal(a, b) for a, b in zip(made[3].grid.levels, alone.grid.levels, strict=True))
 
 
+class NoRepr:
+    """Another repr in every process."""
+
+    def gradient(self, denoiser: Any, x0: torch.Tensor, t: Any, generator: Any = None) -> DistillationStep:
+        return DistillationStep(torch.zeros_like(x0), t, x0, x0, x0, (x0,), None, 0)
+
+
+@pytest.mark.parametrize(("objective", "calls"), [("two_sided", 2), ("local_jsd", 1), ("csd", 1)])
+def test_the_discriminator_is_seen_in_the_history(guidance: Guidance, objective: str, calls: int) -> None:
+    asset = one(model=guidance, objective=objective)
+    seen = [h["discriminator"] for h in asset.history]
+    assert all(h["unet_calls"] == calls for h in asset.history)
+    assert seen == [None] * 3 if objective == "csd" else all(0 <= d <= 1 for d in seen) and len(set(seen)) == 3
+
+
 def test_an_objective_of_ones_own(guidance: Guidance) -> None:
     class Nothing:
         def gradient(self, denoiser: Any, x0: torch.Tensor, t: Any, generator: Any = None) -> DistillationStep:
@@ -106,6 +121,10 @@ def test_an_objective_of_ones_own(guidance: Guidance) -> None:
         ({"prompt": ["a mug", "a corgi"]}, ValueError, "corgi"),
         ({"objective": "kl"}, ValueError, "known are sds, sdi, jsd, seeded"),
         ({"objective": 3}, ValueError, "gradient method"),
+        ({"objective": jsdsd.SDS}, ValueError, "an object with a gradient method"),
+        ({"objective": jsdsd.Ensemble(jsdsd.JensenShannon())}, ValueError, "the views of one asset are none"),
+        ({"objective": jsdsd.TwoSided(jsdsd.JensenShannon())}, ValueError, "needs the target's density"),
+        ({"objective": NoRepr(), "checkpoint": "run.safetensors"}, ValueError, "make its class a dataclass"),
         ({"steps": 0}, ValueError, "steps must be"),
         ({"steps": 2.5}, ValueError, "steps must be"),
         ({"num_assets": 0}, ValueError, "num_assets must be"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,16 @@ from jsdsd.sandbox import (
     spread_ratio,
     two_modes,
 )
-from jsdsd.sandbox.__main__ import OBJECTIVES, main, named_objectives, named_target, parser
+from jsdsd.sandbox.__main__ import (
+    OBJECTIVES,
+    OF_CLASSES,
+    chosen_class,
+    main,
+    mode_shares,
+    named_objectives,
+    named_target,
+    parser,
+)
 
 
 def frames_of(file: Path) -> int:
@@ -45,8 +55,12 @@ def test_a_run_writes_figure_and_table(tmp_path: Path, capsys: pytest.CaptureFix
     ("arguments", "words"),
     [
         (["--target", "sqare"], "unknown target 'sqare'; choose one of ring"),
-        (["--objectives", "jds"], "unknown objective jds; choose from sds"),
-        (["--objectives", ","], "unknown objective"),
+        (["--objectives", "jds"], 'unknown objective "jds": known are sds'),
+        (["--objectives", ","], "no objective: choose from sds"),
+        (["--objectives", "csd,sds"], "csd compares a class with all of the target: give --label 0 or 1"),
+        (["--objectives", "nowhere:Mine"], 'there is no module "nowhere"'),
+        (["--label", "2"], "--label is 0 (the target's even modes)"),
+        (["--label", "0", "--guidance-scale", "nan"], "guidance_scale must be finite"),
         (["--steps", "0"], "steps must be >= 1"),
         (["--particles", "-3"], "particles"),
         (["--steps", "many"], "invalid int"),
@@ -66,10 +80,34 @@ def test_help_names_every_choice_and_default() -> None:
 
 
 def test_every_objective_has_a_gradient_and_every_call_makes_a_new_one() -> None:
-    for name, make in OBJECTIVES.items():
-        assert make().gradient(named_target("random:3"), torch.zeros(2, 2), 500).grad.shape == (2, 2), name
+    target = named_target("random:3")
+    for known, denoiser in ((OBJECTIVES, target), (OF_CLASSES, chosen_class(target, 0, 3.0))):
+        for name, make in known.items():
+            assert make().gradient(denoiser, torch.zeros(2, 2), 500).grad.shape == (2, 2), name
     first, second = (named_objectives("ensemble_jsd_learned")["ensemble_jsd_learned"] for _ in range(2))
     assert first is not second
+
+
+def test_a_class_is_half_of_the_modes_and_is_what_counts(tmp_path: Path) -> None:
+    """SDS towards the even modes of the ring lands there; the score compares with these alone."""
+    assert mode_shares(ring(), 1).tolist() == pytest.approx([0, 0.25] * 4)
+    assert mode_shares(ring(), None).tolist() == pytest.approx([0.125] * 8)
+    arguments = ["--target", "ring", "--label", "0", "--objectives", "sds,two_sided_guidance", "--particles", "64"]
+    assert main([*arguments, "--steps", "150", "-o", str(tmp_path)]) == 0
+    row = (tmp_path / "ring.txt").read_text().splitlines()[1].split()
+    assert float(row[1]) < 0.1 and sum(map(float, row[6:14:2])) > 0.98
+
+
+def test_an_objective_of_ones_own_from_a_file_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = "from jsdsd.objectives import SDS\nmake = SDS\nready = SDS(2.0)\nother = 3\n"
+    (tmp_path / "mine_in_2d.py").write_text(own)
+    monkeypatch.chdir(tmp_path)
+    objectives = named_objectives("mine_in_2d:make, mine_in_2d:ready")
+    assert list(objectives.values()) == [SDS(), SDS(2.0)]
+    for name, words in (("mine_in_2d:gone", 'has no "gone"'), ("mine_in_2d:other", "3 has no gradient")):
+        with pytest.raises(ValueError, match=words):
+            named_objectives(name)
+    assert str(tmp_path) not in sys.path
 
 
 def test_pictures_show_their_data(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,22 @@ def test_the_view_denoiser_answers_to_the_view_it_looks_at(guidance: Guidance) -
     denoiser.look([1, 0])
     assert torch.equal(denoiser.predict_eps(x, 500), guidance.predict_eps(x, 500, e[torch.tensor([1, 0])], 2.0))
     assert not torch.allclose(denoiser.predict_eps(x, 500), guidance.predict_eps(x, 500, e, 2.0))
+
+
+@pytest.mark.parametrize("t", [500, torch.tensor([100, 900])])
+@pytest.mark.parametrize("rescale", [0.0, 0.7])
+def test_the_two_halves_are_those_of_one_guided_prediction(
+    guidance: Guidance, monkeypatch: pytest.MonkeyPatch, t: int | torch.Tensor, rescale: float
+) -> None:
+    monkeypatch.setattr(guidance, "numerics", replace(guidance.numerics, guidance_rescale=rescale))
+    e = guidance.encode_prompts(view_prompts("a red car", ["front", "right side"]), "fog")
+    x = torch.randn(2, *guidance.latent_shape, generator=torch.Generator().manual_seed(0))
+    for denoiser in (ViewDenoiser(guidance, e, 2.0), ViewDenoiser(guidance, e, 1.0)):
+        denoiser.look([1, 0])
+        parts = denoiser.predict_parts(x, t)
+        assert torch.allclose(parts.guided, denoiser.predict_eps(x, t), atol=1e-5)
+        for half, scale in ((parts.eps_0, 0.0), (parts.eps_y, 1.0)):
+            assert torch.allclose(half, denoiser.predict_eps(x, t, scale), atol=1e-5)
 
 
 def test_prompts_are_checked_before_any_work(guidance: Guidance) -> None:
