@@ -68,6 +68,13 @@ CAMERA_POSITION = Problem(
                 "The camera does not stay on its sphere: higher up, x and y shrink by cos(elevation)."),
         Mistake("radius forgotten", lambda a, e, r: _position(a, e, torch.ones_like(r)),
                 "This is a unit vector: multiply it by radius."),
+        Mistake("radians taken for degrees", lambda a, e, r: _by_hand(a.rad2deg(), e.rad2deg(), r),
+                "`rad2deg` is the other direction: degrees come in, and `torch.deg2rad` makes what sin and cos want."),
+        Mistake("height without the radius",
+                lambda a, e, r: torch.cat([_position(a, e, r)[:, :2], e.deg2rad().sin()[:, None]], 1),
+                "x and y are multiplied by radius, z is not: all three are."),
+        Mistake("camera below its point", lambda a, e, r: -_position(a, e, r),
+                "All three signs are reversed: this is the direction in which the camera looks, not where it stands."),
     ),
 )  # fmt: skip
 
@@ -104,6 +111,12 @@ OPACITY = Problem(
                 "density is per scene unit: times the length it has no unit, and that is what exp wants."),
         Mistake("power of 2", lambda d, x: 1 - torch.exp2(-d * x),
                 "This is 1 - 2^(-density * length): density counts in e-foldings (`torch.exp`), not in halvings."),
+        Mistake("power of 10", lambda d, x: 1 - 10 ** (-d * x),
+                "This is 1 - 10^(-density * length): density counts in e-foldings (`torch.exp`), not in decades."),
+        Mistake("density squared", lambda d, x: 1 - torch.exp(-(d**2) * x),
+                "The exponent is -density * length, density once."),
+        Mistake("saturating fraction", lambda d, x: d * x / (1 + d * x),
+                "x / (1 + x) also lies in 0 ... 1, but light in fog falls exponentially: 1 - exp(-density * length)."),
     ),
 )  # fmt: skip
 
@@ -121,7 +134,7 @@ def layers(g: torch.Generator) -> list[Case]:
 def compose(
     opacity: Tensor, colour: Tensor, background: Tensor, *,
     visible: bool = True, reverse: bool = False, inclusive: bool = False, additive: bool = False, frozen: bool = False,
-    normalise: bool = False, behind: Callable[[Tensor], Tensor] | None = None,
+    own: bool = True, normalise: bool = False, behind: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """rgb (P, 3) and opacity (P,) of layers, front first; the keywords are the mistakes' switches."""
     if reverse:
@@ -130,7 +143,7 @@ def compose(
     for layer in opacity:
         before = rest.detach() if frozen else rest
         rest = rest - layer if additive else rest * (1 - layer)
-        weights.append(layer * (rest if inclusive else before) if visible else layer)
+        weights.append((layer if own else 1.0) * (rest if inclusive else before) if visible else layer)
     weight = torch.stack(weights)  # (K, P)
     if normalise:
         weight = weight / weight.sum(0)
@@ -174,5 +187,15 @@ COMPOSITE = Problem(
         Mistake("log of an opaque layer", _by_logs,
                 "Right until a layer has opacity 1: log(1 - 1) is -inf, and -inf - -inf is NaN. Multiply instead, with "
                 "`cumprod`."),
+        Mistake("transmittance returned for opacity", lambda o, c, b: (compose(o, c, b)[0], 1 - compose(o, c, b)[1]),
+                "The colour is right. The second result is the opacity of the ray, 1 - T_end, not T_end."),
+        Mistake("opacity of the ray as a sum", lambda o, c, b: (compose(o, c, b)[0], o.sum(0)),
+                "The colour is right. Opacities do not add up: the ray's is 1 - T_end."),
+        Mistake("colour not weighed by its opacity", lambda *a: compose(*a, own=False),
+                "Layer k counts with T_k times its own opacity; the opacity is missing."),
+        Mistake("opacity squared", lambda o, c, b: (compose(o, o[..., None] * c, b)[0], compose(o, c, b)[1]),
+                "Each colour was multiplied by its opacity twice. The colours are not premultiplied."),
+        Mistake("background detached from the layers", lambda *a: compose(*a, behind=torch.Tensor.detach),
+                "The picture is right, but T_end in front of the background was cut from the graph."),
     ),
 )  # fmt: skip

@@ -67,6 +67,19 @@ ADD_NOISE = Problem(
         Mistake("one t for the whole batch",
                 lambda x0, e, a, t: _noised(x0, e, a[t[:1]].sqrt(), (1 - a[t[:1]]).sqrt()),
                 "The first t was used for every row. Each row of the batch has a level of its own."),
+        Mistake("cumulative product taken again",
+                lambda x0, e, a, t: _noised(x0, e, a.cumprod(0)[t].sqrt(), (1 - a.cumprod(0)[t]).sqrt()),
+                "alphas_cumprod is the product already: look it up, do not multiply once more."),
+        Mistake("sigma from alpha without its square",
+                lambda x0, e, a, t: _noised(x0, e, a[t].sqrt(), (1 - a[t].sqrt()).sqrt()),
+                "This is sigma = sqrt(1 - alpha). It is sqrt(1 - alpha²), and alpha² is alphas_cumprod."),
+        Mistake("sigma forgotten", lambda x0, e, a, t: _noised(x0, e, a[t].sqrt(), torch.ones_like(a[t])),
+                "The noise has its full strength at every t. Multiply it by sigma."),
+        Mistake("missing minus sign", lambda x0, e, a, t: _noised(x0, -e, a[t].sqrt(), (1 - a[t]).sqrt()),
+                "The noise was subtracted: x_t = alpha x0 + sigma eps."),
+        Mistake("levels counted from the end",
+                lambda x0, e, a, t: _noised(x0, e, a.flip(0)[t].sqrt(), (1 - a.flip(0)[t]).sqrt()),
+                "t counts from clean to noise: t = 0 is almost clean. Do not turn the table round."),
     ),
 )  # fmt: skip
 
@@ -115,6 +128,16 @@ GUIDED_X0 = Problem(
                 "sigma² belongs to the score: x0_hat = (x_t + sigma² score) / alpha. eps takes sigma."),
         Mistake("alpha and sigma swapped", lambda x, e0, ey, s, a, b: _x0_hat(x, guide(e0, ey, s), b, a),
                 "sigma multiplies the noise, and alpha divides: (x_t - sigma eps) / alpha."),
+        Mistake("eps_0 alone", lambda x, e0, ey, s, a, b: _x0_hat(x, e0, a, b),
+                "The prompt has no say: eps_hat = eps_0 + s (eps_y - eps_0)."),
+        Mistake("only s eps_y", lambda x, e0, ey, s, a, b: _x0_hat(x, s * ey, a, b),
+                "This scales eps_y alone. Guidance moves along the difference eps_y - eps_0, from eps_0."),
+        Mistake("mean of both predictions", lambda x, e0, ey, s, a, b: _x0_hat(x, (e0 + s * ey) / (1 + s), a, b),
+                "Guidance is no average: for s > 1 it goes beyond eps_y, away from eps_0."),
+        Mistake("the guided noise", lambda x, e0, ey, s, a, b: guide(e0, ey, s),
+                "This is eps_hat. x0_hat = (x_t - sigma eps_hat) / alpha is asked for."),
+        Mistake("x_t alone divided by alpha", lambda x, e0, ey, s, a, b: x / a - b * guide(e0, ey, s),
+                "Brackets: the whole of x_t - sigma eps_hat is divided by alpha."),
     ),
 )  # fmt: skip
 
@@ -133,21 +156,23 @@ def mixtures(g: torch.Generator) -> list[Case]:
 def _mixture_eps(
     x: Tensor, t: int, means: Tensor, std: Tensor, weights: Tensor, schedule: Schedule,
     *, scale_means: bool = True, scale_std: bool = True, power: int = 2, use_weights: bool = True,
-    normalised: bool = True, naive: bool = False, hard: bool = False,
+    normalised: float = 1.0, naive: bool = False, hard: bool = False, equal: bool = False, two: float = 2.0,
+    divide: float = 1.0, noise: bool = True,
 ) -> Tensor:  # fmt: skip
     """-sigma score of the diffused mixture, written out; the keywords are the mistakes' switches."""
     alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
-    var = (alpha**2 if scale_std else 1.0) * std**power + sigma**2  # (K,)
+    var = (alpha**2 if scale_std else 1.0) * std**power + noise * sigma**2  # (K,)
     pull = (alpha if scale_means else 1.0) * means - x[:, None]  # (B, K, d)
-    logits = -(pull**2).sum(-1) / (2 * var)  # (B, K)
+    logits = -(pull**2).sum(-1) / (two * var)  # (B, K)
     if use_weights:
         logits = logits + weights.log()
-    if normalised:
-        logits = logits - x.shape[1] / 2 * (2 * math.pi * var).log()
+    logits = logits - normalised * x.shape[1] / 2 * (2 * math.pi * var).log()
     share = logits.exp() / logits.exp().sum(1, keepdim=True) if naive else logits.softmax(1)
+    if equal:
+        share = torch.full_like(share, 1 / len(means))
     if hard:
         share = torch.nn.functional.one_hot(logits.argmax(1), len(means)).to(x)
-    return -sigma * (share[..., None] * pull / var[:, None]).sum(1)
+    return -sigma * (share[..., None] * pull / var[:, None] ** divide).sum(1)
 
 
 def _sigma(a: tuple[Any, ...]) -> float:
@@ -174,7 +199,7 @@ MIXTURE_EPS = Problem(
                 "std is a standard deviation; variances add: alpha² std² + sigma²."),
         Mistake("weights ignored", lambda *a: _mixture_eps(*a, use_weights=False),
                 "All components were given the same weight: the responsibility of k is proportional to w_k N(...)."),
-        Mistake("normalisation of the Gaussians dropped", lambda *a: _mixture_eps(*a, normalised=False),
+        Mistake("normalisation of the Gaussians dropped", lambda *a: _mixture_eps(*a, normalised=0.0),
                 "The factor (2 pi var)^(-d/2) differs from component to component and does not cancel in the "
                 "responsibilities."),
         Mistake("densities underflow", lambda *a: _mixture_eps(*a, naive=True),
@@ -182,5 +207,17 @@ MIXTURE_EPS = Problem(
                 "log densities."),
         Mistake("nearest component only", lambda *a: _mixture_eps(*a, hard=True),
                 "Only the likeliest component pulls. All pull, each with its posterior probability."),
+        Mistake("log normalisation of one dimension", lambda *a: _mixture_eps(*a, normalised=0.5),
+                "In d dimensions a Gaussian carries (2 pi var)^(-d/2): d/2 log var, not ½ log var."),
+        Mistake("2 missing in the exponent", lambda *a: _mixture_eps(*a, two=1.0),
+                "The exponent of a Gaussian is -|x - m|² / (2 var)."),
+        Mistake("divided by the standard deviation", lambda *a: _mixture_eps(*a, divide=0.5),
+                "The pull of a component is (alpha m_k - x) / var_k, its variance below."),
+        Mistake("alpha for sigma", lambda *a: _mixture_eps(*a) / _sigma(a) * float(a[5].alpha(a[1])),
+                "This is -alpha score. The noise prediction is -sigma score."),
+        Mistake("sigma not added to the variance", lambda *a: _mixture_eps(*a, noise=False),
+                "The noise widens every component: the variance is alpha² std² + sigma²."),
+        Mistake("equal shares", lambda *a: _mixture_eps(*a, equal=True),
+                "Every component pulls alike, wherever x is. Weigh each by its posterior probability at x."),
     ),
 )  # fmt: skip

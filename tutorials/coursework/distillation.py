@@ -71,6 +71,19 @@ SDS_LOSS = Problem(
                 "The factor alpha of dx_t/dx0 is part of the weight, which is 1 here: the gradient on x0 is eps_hat "
                 "- eps "
                 "itself. Did the surrogate multiply x_t instead of x0?"),
+        Mistake("missing factor 1/2", lambda x0, *a: 2 * _sds(x0, *a),
+                "The gradient of |x0 - target|² is twice the difference: halve the square."),
+        Mistake("x0 not noised", lambda x0, e, t, d: (x0 * (d.predict_eps(x0.detach(), t) - e)).sum() / len(x0),
+                "The denoiser was asked at x0. It wants the noised point x_t = alpha x0 + sigma eps."),
+        Mistake("difference of points for that of noises",
+                lambda x0, e, t, d: _sds(x0, e, t, d) * d.schedule.sigma(t) / d.schedule.alpha(t),
+                "This is x0 - x0_hat = (sigma/alpha) (eps_hat - eps). The gradient is eps_hat - eps itself."),
+        Mistake("score for eps",
+                lambda x0, e, t, d: (x0 * (-d.predict_eps(d.schedule.add_noise(x0.detach(), e, t), t)
+                                     / d.schedule.sigma(t) - e)).sum() / len(x0),
+                "The score was taken for the noise: eps_hat = -sigma score."),
+        Mistake("mean over coordinates alone", lambda x0, *a: _sds(x0, *a) * len(x0) / x0.shape[1],
+                "The coordinates were averaged and the points summed; it is the other way round."),
     ),
 )  # fmt: skip
 
@@ -88,16 +101,20 @@ def _jsd(
     denoiser: GaussianMixture, x0: Tensor, x_t: Tensor, eps: Tensor, t: int, k: float,
     *, weights: Callable[[float], tuple[float, float]] = lambda k: (1.0, k),
     factor: Callable[[float, float], float] = lambda alpha, sigma: alpha / sigma,
-    renoise: str = "x1", predict_again: bool = True, from_x1: bool = False,
+    renoise: str = "x1", predict_again: bool = True, from_x1: bool = False, old_point: bool = False,
+    factor_first: bool = False,
 ) -> Tensor:  # fmt: skip
     """(alpha/sigma) [(x0 - x1) + k (x0 - x2)]; the keywords are the mistakes' switches."""
     schedule, first, second = denoiser.schedule, *weights(k)
     eps_hat = denoiser.predict_eps(x_t, t)
     x1 = schedule.x0_from_eps(x_t, eps_hat, t)
-    x_t2 = schedule.add_noise(x0 if renoise == "x0" else x1, eps, t)
-    x2 = schedule.x0_from_eps(x_t2, denoiser.predict_eps(x_t2, t) if predict_again else eps_hat, t)
-    pull = first * (x0 - x1) + second * ((x1 if from_x1 else x0) - x2)
-    return factor(float(schedule.alpha(t)), float(schedule.sigma(t))) * pull
+    start = {"x0": x0, "x1": x1, "x_t": x_t, "none": x1}[renoise]
+    x_t2 = schedule.add_noise(start, 0 * eps if renoise == "none" else eps, t)
+    eps_hat2 = denoiser.predict_eps(x_t2, t) if predict_again else eps_hat
+    x2 = schedule.x0_from_eps(x_t if old_point else x_t2, eps_hat2, t)
+    pulls = first * (x0 - x1), second * ((x1 if from_x1 else x0) - x2)
+    scale = factor(float(schedule.alpha(t)), float(schedule.sigma(t)))
+    return scale * pulls[0] + (1.0 if factor_first else scale) * pulls[1]
 
 
 JSD_GRADIENT = Problem(
@@ -116,7 +133,7 @@ JSD_GRADIENT = Problem(
         Mistake("denoiser not asked again", lambda *a: _jsd(*a, predict_again=False),
                 "x2 was computed with the eps_hat of x_t. It needs the prediction at the new point x_t'."),
         Mistake("x2 pulls x1 instead of x0", lambda *a: _jsd(*a, from_x1=True),
-                "Both targets pull the same point: k (x0 - x2), not k (x1 - x2)."),
+                "Both targets pull the same point: k (x0 - x2), not k (x1 - x2). (Weights 1 - k and k give the same.)"),
         Mistake("alpha and sigma swapped", lambda *a: _jsd(*a, factor=lambda alpha, sigma: sigma / alpha),
                 "The factor that brings x0 - target to eps-units is alpha/sigma, not sigma/alpha."),
         Mistake("alpha / sigma dropped", lambda *a: _jsd(*a, factor=lambda alpha, sigma: 1.0),
@@ -126,6 +143,18 @@ JSD_GRADIENT = Problem(
         Mistake("missing minus sign", lambda *a: -_jsd(*a),
                 "The gradient points from the target to x0, so that descent walks to the target: x0 - x1, not x1 - "
                 "x0."),
+        Mistake("x_t re-noised instead of x1", lambda *a: _jsd(*a, renoise="x_t"),
+                "The second target starts from the clean x1: x_t' = alpha x1 + sigma eps. x_t is noisy already."),
+        Mistake("new prediction at the old point", lambda *a: _jsd(*a, old_point=True),
+                "x2 = x0_hat(x_t') needs x_t' and the prediction there; here x_t was kept."),
+        Mistake("noise not added again", lambda *a: _jsd(*a, renoise="none"),
+                "x_t' = alpha x1 + sigma eps: the term with eps is missing."),
+        Mistake("k for both targets", lambda *a: _jsd(*a, weights=lambda k: (k, k)),
+                "Right for k = 1 only: k weighs the second pull alone."),
+        Mistake("majority target dropped", lambda *a: _jsd(*a, weights=lambda k: (0.0, k)),
+                "Only x2 pulls. x1 pulls too, with weight 1."),
+        Mistake("alpha / sigma before the first pull only", lambda *a: _jsd(*a, factor_first=True),
+                "Brackets: alpha/sigma multiplies both pulls."),
     ),
 )  # fmt: skip
 
@@ -143,14 +172,15 @@ def _ensemble(
     divergence: Divergence, target: GaussianMixture, x0: Tensor, eps: Tensor, t: int,
     *, eps_q_of: Callable[[Tensor, Tensor], Tensor] = lambda eps_q, eps: eps_q,
     weigh: Callable[[Divergence, Tensor], Tensor] = lambda d, u: d.weight(u),
-    count: bool = True, clean: bool = False,
+    count: bool = True, clean: bool = False, noised: bool = False, ask_clean: bool = False,
 ) -> Tensor:  # fmt: skip
     """w_f(r) (eps_hat - eps_q); the keywords are the mistakes' switches."""
     x_t = target.schedule.add_noise(x0, eps, t)
-    log_q, eps_q = particle_mixture(target.schedule, x0, x_t, t)
+    log_q, eps_q = particle_mixture(target.schedule, x_t if noised else x0, x_t, t)
     log_p = target.log_prob(x_t, None if clean else t)
     log_ratio = log_p - log_q - (0.0 if count else math.log(len(x0)))
-    return weigh(divergence, log_ratio)[:, None] * (target.predict_eps(x_t, t) - eps_q_of(eps_q, eps))
+    eps_hat = target.predict_eps(x0 if ask_clean else x_t, t)
+    return weigh(divergence, log_ratio)[:, None] * (eps_hat - eps_q_of(eps_q, eps))
 
 
 ENSEMBLE_GRADIENT = Problem(
@@ -181,6 +211,19 @@ ENSEMBLE_GRADIENT = Problem(
         Mistake("missing minus sign", lambda *a: -_ensemble(*a),
                 "The gradient is w (eps_hat - eps_q) = w sigma (s_q - s_p); the other way round particles flee the "
                 "target."),
+        Mistake("mean of the weights for each", lambda *a: _ensemble(
+                *a, weigh=lambda d, u: d.weight(u).mean().expand_as(u)),
+                "All particles got the mean weight. Each has its own, w_f at its own ratio."),
+        Mistake("weights that sum to 1", lambda *a: _ensemble(*a, weigh=lambda d, u: d.weight(u) / d.weight(u).sum()),
+                "The weights were divided by their sum. Here they stay as they are."),
+        Mistake("divided by N", lambda *a: _ensemble(*a) / len(a[2]),
+                "Each particle has a gradient of its own: no mean over them."),
+        Mistake("scores for predictions", lambda *a: _ensemble(*a) / float(a[1].schedule.sigma(a[4])),
+                "This is w (s_q - s_p). In eps-units it is multiplied by sigma: eps_hat = -sigma s_p."),
+        Mistake("mixture of the noised particles", lambda *a: _ensemble(*a, noised=True),
+                "q_t is centred at alpha x0_i. Handed x_t for x0, the particles are noised twice."),
+        Mistake("denoiser asked at the clean points", lambda *a: _ensemble(*a, ask_clean=True),
+                "Predictions belong to x_t, not to x0."),
     ),
 )  # fmt: skip
 
@@ -229,6 +272,14 @@ DISTILL_PARTICLES = Problem(
                 "The run went from little noise to much. times is already in order: layout first, details last."),
         Mistake("mean over the ensemble", lambda d, p, x, n, t, r: _distil(d, p, x, n, t, r / len(x)),
                 "The gradient was divided by N. Each particle moves by its own gradient; N does not shorten the step."),
+        Mistake("rate dropped", lambda d, p, x, n, t, r: _distil(d, p, x, n, t, 1.0),
+                "The step is the whole gradient. Multiply it by `rate`."),
+        Mistake("only the last step counts", lambda d, p, x, n, t, r: _distil(d, p, x, n[-1:], t[-1:], r),
+                "Each step started from x0 again. Go on from where the last one ended."),
+        Mistake("only the first step", lambda d, p, x, n, t, r: _distil(d, p, x, n[:1], t[:1], r),
+                "It returned after one step: the `return` stands inside the loop."),
+        Mistake("weight dropped", lambda *a: _distil(*a, weigh=lambda d, u: torch.ones_like(u)),
+                "Without w_f(r) every divergence is reverse KL."),
     ),
 )  # fmt: skip
 

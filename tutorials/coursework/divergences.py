@@ -6,17 +6,14 @@ import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from jsdsd.objectives.divergence import Divergence
 from jsdsd.objectives.divergences import ForwardKL, Jeffreys, JensenShannon, ReverseKL, SquaredHellinger
 from jsdsd.sandbox.distributions import GaussianMixture
 
+from .discriminators import DISCRIMINATOR, F64, JSD_BOUND, LOG2, LOG10
 from .problem import Case, Mistake, Problem, ProblemSet
-
-F64 = torch.float64
-LOG2 = math.log(2)
 
 
 # ------------------------------------------------------------------------------------------------ 1 and 2: two tables
@@ -70,6 +67,14 @@ KL = Problem(
                 "`torch.xlogy` knows it."),
         Mistake("cross-entropy", lambda p, q: -(p * q.log()).sum(-1),
                 "This is -sum p log q. KL is the cross-entropy minus the entropy of p: sum p (log p - log q)."),
+        Mistake("log base 10 instead of nats", lambda p, q: _kl(p, q) / LOG10,
+                "`torch.log10` was used. Every divergence here is in nats: use the natural logarithm."),
+        Mistake("logarithm dropped", lambda p, q: (p * p / q).sum(-1),
+                "This is sum p (p/q). KL is the mean of the *logarithm* of p/q under p."),
+        Mistake("difference of the entropies", lambda p, q: (torch.xlogy(p, p) - torch.xlogy(q, q)).sum(-1),
+                "This is sum p log p - sum q log q. Both logarithms are weighed by p: sum p (log p - log q)."),
+        Mistake("absolute values summed", lambda p, q: (torch.xlogy(p, p) - torch.xlogy(p, q)).abs().sum(-1),
+                "Single terms of KL may be negative, where q > p; only their sum is >= 0. No `abs`."),
     ),
 )  # fmt: skip
 
@@ -110,6 +115,17 @@ JENSEN_SHANNON = Problem(
                 "`torch.xlogy` knows it."),
         Mistake("averaged over the batch", lambda p, q: _js(p, q).mean(),
                 "Every row is a pair of distributions of its own and keeps its own value: `.sum(-1)`, and no mean."),
+        Mistake("log base 10 instead of nats", lambda p, q: _js(p, q) / LOG10,
+                "`torch.log10` was used. In nats the bound is log 2: use the natural logarithm."),
+        Mistake("missing minus sign", lambda p, q: -_js(p, q),
+                "A divergence is >= 0: the entropy of the mixture minus the mean entropy, or sum p log(p/m)."),
+        Mistake("geometric mean for the mixture",
+                lambda p, q: (_kl_to(p, (p * q).sqrt()) + _kl_to(q, (p * q).sqrt())) / 2,
+                "m is the arithmetic mean (p + q) / 2; sqrt(p q) is no distribution and gives half of Jeffreys."
+                " Infinite where one of them is zero."),
+        Mistake("second KL turned round",
+                lambda p, q: (_kl_to(p, (p + q) / 2) + _kl_to((p + q) / 2, q)) / 2,
+                "This is ½ KL(p‖m) + ½ KL(m‖q). The mixture is the second argument of both."),
     ),
 )  # fmt: skip
 
@@ -157,82 +173,12 @@ WEIGHT = Problem(
                 "f was called with log_ratio. Its argument is the ratio r = p/q = exp(log_ratio)."),
         Mistake("ratio upside down", lambda f, u: (-u).exp() ** 2 * _slopes(f, (-u).exp())[1],
                 "This is the weight at q/p. r = p/q is the target over the generated: exp(log_ratio), with no minus."),
-    ),
-)  # fmt: skip
-
-
-# ----------------------------------------------------------------------------------------- 4 and 5: the discriminator
-def log_densities(g: torch.Generator) -> list[Case]:
-    log_p, log_q = 3 * torch.randn(2, 9, generator=g, dtype=F64)
-    return [
-        Case("log densities of order 1", {"log_p": log_p, "log_q": log_q}),
-        Case("log densities near -2000", {"log_p": log_p - 2000, "log_q": log_q - 2000}),
-        Case("densities e^900 apart", {"log_p": log_p + 400, "log_q": log_q - 500}),
-    ]
-
-
-DISCRIMINATOR = Problem(
-    "discriminator", 4, lambda a, b: torch.sigmoid(a - b), log_densities, outputs=("D (N,)",),
-    mistakes=(
-        Mistake("D and 1 - D swapped", lambda a, b: torch.sigmoid(b - a),
-                "This is q/(p+q) = 1 - D. D is the probability that the point is the target's, p/(p+q)."),
-        Mistake("ratio instead of probability", lambda a, b: (a - b).exp(),
-                "This is r = p/q, between 0 and infinity. D = p/(p+q) = r/(1+r) lies between 0 and 1."),
-        Mistake("logit instead of probability", lambda a, b: a - b,
-                "log p - log q is the logit of D; D itself is its sigmoid."),
-        Mistake("sigmoid of r instead of log r", lambda a, b: torch.sigmoid((a - b).exp()),
-                "sigmoid(log r) = r/(1+r) = D. Applied to r itself it never falls below 1/2."),
-        Mistake("densities underflow", lambda a, b: a.exp() / (a.exp() + b.exp()),
-                "Right for moderate densities. exp(-2000) is 0 and exp(900) infinite in floating point, so that "
-                "p/(p+q) "
-                "is 0/0 or inf/inf: use the difference of the logarithms and a sigmoid."),
-        Mistake("ratio overflows", lambda a, b: (a - b).exp() / (1 + (a - b).exp()),
-                "Right until r = exp(900) overflows: inf/inf is NaN. r/(1+r) is sigmoid(log r), which does not "
-                "overflow."),
-    ),
-)  # fmt: skip
-
-
-def logits(g: torch.Generator) -> list[Case]:
-    def case(label: str, n: int, m: int, scale: float) -> Case:
-        on_target, on_generated = (scale * torch.randn(k, generator=g, dtype=F64) for k in (n, m))
-        return Case(label, {"on_target": on_target + 1, "on_generated": on_generated - 0.5})
-
-    return [case("moderate logits", 6, 4, 1.0), case("5 against 12", 5, 12, 2.0), case("logits of 1000", 7, 5, 1000.0)]
-
-
-def _bound(a: Tensor, b: Tensor, half: float = 0.5, shift: float = LOG2) -> Tensor:
-    """half * V(D) + shift."""
-    return half * (F.logsigmoid(a).mean() + F.logsigmoid(-b).mean()) + shift
-
-
-JSD_BOUND = Problem(
-    "jsd_bound", 5, _bound, logits, outputs=("bound ()",), differentiate=("on_target", "on_generated"),
-    mistakes=(
-        Mistake("D and 1 - D swapped", lambda a, b: _bound(-a, -b),
-                "Target samples were scored with log(1 - D) and generated ones with log D. log D belongs to samples "
-                "of p."),
-        Mistake("log 2 dropped", lambda a, b: _bound(a, b, shift=0.0),
-                "This is V(D)/2, never positive. A discriminator that knows nothing (D = 1/2) must give 0: add log 2."),
-        Mistake("log 4 for log 2", lambda a, b: _bound(a, b, shift=2 * LOG2),
-                "V(D*) = 2 JSD - log 4: halved, the constant is log 2, not log 4."),
-        Mistake("missing factor 1/2", lambda a, b: _bound(a, b, half=1.0, shift=2 * LOG2),
-                "This is V(D) + log 4, which bounds 2 JSD. Halve it."),
-        Mistake("missing factor 1/2 before V", lambda a, b: _bound(a, b, half=1.0),
-                "V(D) itself must be halved before log 2 is added: V(D)/2 + log 2."),
-        Mistake("missing minus sign", lambda a, b: -_bound(a, b),
-                "A cross-entropy is minus V(D): the discriminator's loss falls where the bound rises."),
-        Mistake("sum instead of mean", lambda a, b: (F.logsigmoid(a).sum() + F.logsigmoid(-b).sum()) / 2 + LOG2,
-                "Expectations are means over the samples; a sum grows with their number."),
-        Mistake("one mean over both batches",
-                lambda a, b: torch.cat([F.logsigmoid(a), F.logsigmoid(-b)]).mean() + LOG2,
-                "Averaged over both batches together, the larger batch counts more. E_p and E_q are two means."),
-        Mistake("log base 2 instead of nats", lambda a, b: _bound(a, b) / LOG2,
-                "The answer is in bits. Every divergence here is in nats: use the natural logarithm."),
-        Mistake("log of a rounded sigmoid",
-                lambda a, b: (a.sigmoid().log().mean() + (1 - b.sigmoid()).log().mean()) / 2 + LOG2,
-                "Right for moderate logits. sigmoid(-1000) rounds to 0 and its logarithm is -inf: `F.logsigmoid` does "
-                "both in one, and log(1 - D) is logsigmoid(-logit)."),
+        Mistake("log r squared for r squared", lambda f, u: u**2 * _slopes(f, u.exp())[1],
+                "The factor is r², with r = exp(log_ratio); this is (log r)²."),
+        Mistake("missing minus sign", lambda f, u: -u.exp() ** 2 * _slopes(f, u.exp())[1],
+                "f is convex, so f'' and the weight are >= 0: no minus."),
+        Mistake("f itself", lambda f, u: u.exp() ** 2 * f(u.exp()),
+                "This is r² f(r): f must be differentiated twice first."),
     ),
 )  # fmt: skip
 
@@ -252,16 +198,18 @@ def gaussians(g: torch.Generator) -> list[Case]:
 def _path(
     divergence: Divergence, target: GaussianMixture, mean: Tensor, std: float, z: Tensor, rate: float, steps: int,
     *, sign: float = 1.0, moving: bool = True, reduce: Callable[..., Tensor] = torch.mean, own_score: bool = True,
-    power: int = 2, constant: bool = True, weigh: Callable[[Divergence, Tensor], Tensor] = lambda d, u: d.weight(u),
+    target_score: bool = True, own_density: bool = True, fresh: bool = False, power: int = 2, constant: float = 1.0,
+    weigh: Callable[[Divergence, Tensor], Tensor] = lambda d, u: d.weight(u),
 ) -> Tensor:  # fmt: skip
     """(steps + 1, 2): gradient descent on the mean of q = N(mean, std² I); the keywords are the mistakes' switches."""
     path = [mean]
     for _ in range(steps):
+        z = torch.randn_like(z) if fresh else z
         x = (path[-1] if moving else mean) + std * z  # (N, 2)
         log_q = -((x - path[-1]) ** 2).sum(1) / (2 * std**2) - constant * math.log(2 * math.pi * std**2)
-        log_ratio = target.log_prob(x) - log_q  # (N,)
+        log_ratio = target.log_prob(x) - own_density * log_q  # (N,)
         s_q = -(x - path[-1]) / std**power if own_score else torch.zeros_like(x)
-        grad = reduce(weigh(divergence, log_ratio)[:, None] * (s_q - target.score(x)), dim=0)  # (2,)
+        grad = reduce(weigh(divergence, log_ratio)[:, None] * (s_q - target_score * target.score(x)), dim=0)  # (2,)
         path.append(path[-1] - sign * rate * grad)
     return torch.stack(path)
 
@@ -285,7 +233,7 @@ FIT_MEAN = Problem(
                 "neither mean is 0."),
         Mistake("sigma for sigma squared", lambda *a: _path(*a, power=1),
                 "The score of N(mean, std² I) is -(x - mean) / std²: the standard deviation is squared."),
-        Mistake("normalisation of q dropped", lambda *a: _path(*a, constant=False),
+        Mistake("normalisation of q dropped", lambda *a: _path(*a, constant=0.0),
                 "A score does not feel the constant of a density, a ratio does: in two dimensions log q ends in "
                 "- log(2 pi std²)."),
         Mistake("samples stay behind", lambda *a: _path(*a, moving=False),
@@ -293,6 +241,27 @@ FIT_MEAN = Problem(
                 "anew in every step."),
         Mistake("start left out", lambda *a: _path(*a)[1:],
                 "The path begins with the given mean: steps + 1 rows."),
+        Mistake("normalised weights", lambda *a: _path(*a, weigh=lambda d, u: d.weight(u) / d.weight(u).mean()),
+                "The weights were divided by their mean. That is another method; here they stay as they are."),
+        Mistake("normalised weights, and a mean", lambda *a: _path(
+                *a, weigh=lambda d, u: d.weight(u) / d.weight(u).sum()),
+                "The weights were divided by their sum, and the mean divides by N once more. They stay as they are."),
+        Mistake("mean(w) times mean(s)", lambda *a: _path(*a, weigh=lambda d, u: d.weight(u).mean().expand_as(u)),
+                "The mean of a product is not the product of the means: w and s_q - s_p both depend on x. Multiply "
+                "sample by sample, then average."),
+        Mistake("fresh z in each step", lambda *a: _path(*a, fresh=True),
+                "New noise was drawn in every step. z is given and the same in all of them, so that only the mean "
+                "moves."),
+        Mistake("rate dropped", lambda d, p, m, s, z, r, n: _path(d, p, m, s, z, 1.0, n),
+                "The step is the whole gradient. Multiply it by `rate`."),
+        Mistake("log q of one dimension", lambda *a: _path(*a, constant=0.5),
+                "The points lie in the plane: log q ends in - log(2 pi std²), twice the - ½ log(2 pi std²) of a line."),
+        Mistake("s_p dropped", lambda *a: _path(*a, target_score=False),
+                "Only w s_q is left, which knows nothing of the target's score: the gradient is w (s_q - s_p)."),
+        Mistake("log q dropped", lambda *a: _path(*a, own_density=False),
+                "log_ratio is log p alone. It is log p - log q, at the same points."),
+        Mistake("w / r for w", lambda *a: _path(*a, weigh=lambda d, u: d.weight(u) / u.exp()),
+                "The weight was divided by the ratio, which is right for samples of p. The samples are of q."),
     ),
 )  # fmt: skip
 

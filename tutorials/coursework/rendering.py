@@ -42,6 +42,16 @@ def _shares_swapped(field: Tensor, points: Tensor) -> Tensor:
     return _sample(field, (base + 1 - (where - base)) / cells * 2 - 1)
 
 
+def _floored(field: Tensor, points: Tensor, shift: float = 0.0) -> Tensor:
+    cells = field.shape[-1] - 1
+    base = ((points + 1) / 2 * cells).floor().clamp(max=cells - 1)
+    return (base + shift) / cells * 2 - 1
+
+
+def _middle(field: Tensor, points: Tensor) -> Tensor:
+    return _floored(field, points, 0.5)
+
+
 TRILINEAR = Problem(
     "trilinear", 5, _sample, places, outputs=("values (C, P)",), differentiate=("field",),
     mistakes=(
@@ -59,6 +69,14 @@ TRILINEAR = Problem(
                 "The share of a corner is 1 minus the distance to it: the nearer corner counts more."),
         Mistake("points taken in [0, 1]", lambda f, x: _sample(f, (2 * x - 1).clamp(-1, 1)),
                 "The box is [-1, 1]³: move the points by (x + 1)/2 before they become indices."),
+        Mistake("x and y swapped", lambda f, x: _sample(f, x[:, [1, 0, 2]]),
+                "The field was indexed [channel, z, x, y]. Grids are indexed [channel, z, y, x]."),
+        Mistake("lower corner only", lambda f, x: _sample(f, _floored(f, x)),
+                "The value of the corner below was taken. Mix all eight corners of the cell."),
+        Mistake("plain mean of the corners", lambda f, x: _sample(f, _middle(f, x)),
+                "The corners were averaged alike: the nearer ones count more."),
+        Mistake("y and z swapped", lambda f, x: _sample(f, x[:, [0, 2, 1]]),
+                "The field was indexed [channel, y, z, x]. Grids are indexed [channel, z, y, x]."),
     ),
 )  # fmt: skip
 
@@ -83,17 +101,20 @@ def ray_bundles(g: torch.Generator) -> list[Case]:
 def _march(
     density: Tensor, colour: Tensor, origin: Tensor, direction: Tensor, near: Tensor, far: Tensor, samples: int,
     background: Tensor, *, offset: float = 0.5, from_origin: bool = False, swapped: bool = False,
+    whole: bool = False, ends: bool = False, to_far: bool = False,
     as_opacity: Callable[[Tensor, Tensor], Tensor] = lambda density, length: 1 - torch.exp(-density * length),
     composite: Callable[..., tuple[Tensor, Tensor]] = compose,
 ) -> Tensor:  # fmt: skip
     """(P, 3): rays through a density and a colour field; the keywords are the mistakes' switches."""
-    length = (far - near) / samples  # (P,)
+    length = (far if to_far else far - near) / samples  # (P,)
     k = torch.arange(samples, dtype=F64)[:, None] + offset  # (K, 1)
     t = k * length + (0.0 if from_origin else near)  # (K, P)
+    if ends:
+        t = near + torch.linspace(0, 1, samples, dtype=F64)[:, None] * (far - near)
     points = (origin + t[..., None] * direction).view(-1, 3)  # (K P, 3)
     values = _sample(torch.cat([density[None], colour]), points.flip(-1) if swapped else points)
     values = values.T.view(samples, -1, 4)  # (K, P, 4)
-    return composite(as_opacity(values[..., 0], length), values[..., 1:], background)[0]
+    return composite(as_opacity(values[..., 0], far - near if whole else length), values[..., 1:], background)[0]
 
 
 MARCH = Problem(
@@ -124,6 +145,19 @@ MARCH = Problem(
                 "exp(-density * length) is what comes through. The opacity is 1 minus it."),
         Mistake("x and z swapped", lambda *a: _march(*a, swapped=True),
                 "The fields were indexed [x, y, z]. Grids are indexed [channel, z, y, x]."),
+        Mistake("background not dimmed",
+                lambda *a: _march(*a, composite=lambda *b: compose(*b, behind=torch.ones_like)),
+                "The background was added in full. Only T_end of it comes through."),
+        Mistake("length of the whole ray", lambda *a: _march(*a, whole=True),
+                "Each part is (far - near) / K long; the whole ray was taken for each."),
+        Mistake("samples from end to end", lambda *a: _march(*a, ends=True),
+                "`linspace(near, far, K)` puts samples on both ends. They stand in the middles of K equal parts."),
+        Mistake("direction backwards", lambda *a: _march(*a[:3], -a[3], *a[4:]),
+                "Points on the ray are origin + t direction, with a plus."),
+        Mistake("origin forgotten", lambda d, c, o, *a: _march(d, c, 0 * o, *a),
+                "Points on the ray are origin + t direction; here every ray starts in the middle of the box."),
+        Mistake("far taken for the length", lambda *a: _march(*a, to_far=True),
+                "The parts divide far - near, not far."),
     ),
 )  # fmt: skip
 
@@ -144,10 +178,12 @@ def scenes(g: torch.Generator) -> list[Case]:
 def _views(
     grid: VoxelGrid, camera: Camera, denoiser: PictureDenoiser, noises: Tensor, times: list[int], rate: float,
     background: float, *, attached: bool = False, keep: bool = False, density_only: bool = False,
-    eps_dropped: bool = False, sign: float = 1.0,
+    eps_dropped: bool = False, sign: float = 1.0, colour_only: bool = False, noised: bool = True,
+    with_alpha: bool = False, optimiser: type[torch.optim.Optimizer] = torch.optim.SGD,
 ) -> Tensor:  # fmt: skip
     """The logits (4, R, R, R) after gradient descent; the keywords are the mistakes' switches."""
-    optimizer = torch.optim.SGD(grid.density_levels if density_only else grid.parameters(), rate)
+    chosen = grid.density_levels if density_only else grid.colour_levels if colour_only else grid.parameters()
+    optimizer = optimiser(chosen, lr=rate)  # type: ignore[call-arg]
     for noise, t in zip(noises, times, strict=True):
         x0 = render(grid, camera, noise.shape[1], background).rgb  # (B, H, W, 3)
         if attached:
@@ -155,6 +191,10 @@ def _views(
             loss = (x0 * grad).sum()
         else:
             grad = SDS().gradient(denoiser, x0, t, noise=noise).grad
+            if not noised:
+                grad = denoiser.predict_eps(x0.detach(), t) - noise
+            if with_alpha:
+                grad = grad * denoiser.schedule.alpha(t)
             loss = surrogate_loss(x0, grad + noise if eps_dropped else grad)
         if not keep:
             optimizer.zero_grad()
@@ -188,6 +228,19 @@ DISTILL_VIEWS = Problem(
                 "The renders have the default white background. Hand `background` on to render."),
         Mistake("colour never moves", lambda *a: _views(*a, density_only=True),
                 "Only the density was optimised. grid.parameters() holds both, density and colour levels."),
+        Mistake("Adam instead of plain gradient descent", lambda *a: _views(*a, optimiser=torch.optim.Adam),
+                "`torch.optim.SGD` is asked for, without momentum: Adam divides by the gradient's size."),
+        Mistake("missing factor 1/2", lambda g, c, d, n, t, r, b: _views(g, c, d, n, t, 2 * r, b),
+                "The gradient of a squared distance is twice the difference: halve the square."),
+        Mistake("density never moves", lambda *a: _views(*a, colour_only=True),
+                "Only the colour was optimised. grid.parameters() holds both, density and colour levels."),
+        Mistake("renders not noised", lambda *a: _views(*a, noised=False),
+                "The denoiser was asked at the clean renders. It wants x_t = alpha x0 + sigma eps."),
+        Mistake("noise levels reversed", lambda g, c, d, n, t, r, b: _views(g, c, d, n, t[::-1], r, b),
+                "The run went from little noise to much. times is already in order."),
+        Mistake("alpha in the gradient", lambda *a: _views(*a, with_alpha=True),
+                "The gradient was taken with respect to x_t and carries alpha. The surrogate multiplies x0, the "
+                "renders."),
     ),
 )  # fmt: skip
 

@@ -103,9 +103,12 @@ def write_reports(folder: Path, marked: Sequence[Marked]) -> None:
     texts: dict[str, list[str]] = {}
     for m in marked:
         texts.setdefault(m.student, []).append(whole(m))
+    names: set[str] = set()
     for name, parts in texts.items():
-        safe = re.sub(r"[^\w. -]", "_", name).strip(". ") or "nobody"
-        (folder / f"{safe[:100]}.txt").write_text("\n".join(parts), encoding="utf-8")
+        safe = (re.sub(r"[^\w. -]", "_", name).strip(". ") or "nobody")[:100]
+        safe += f"-{sum(used.startswith(safe) for used in names)}" if safe in names else ""
+        names.add(safe)
+        (folder / f"{safe}.txt").write_text("\n".join(parts), encoding="utf-8")
 
 
 def gradescope(marked: Sequence[Marked]) -> str:

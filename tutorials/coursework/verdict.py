@@ -35,7 +35,7 @@ def same(a: Tensor | None, b: Tensor | None) -> bool:
         return False
     a, b = a.double(), b.double()
     finite = b[b.isfinite()].abs()
-    scale = float(finite.max()) if finite.numel() else 1.0
+    scale = max(float(finite.max()), 1e-8) if finite.numel() else 1.0  # below that, rounding has the say
     return torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE * scale, equal_nan=True)
 
 
@@ -75,7 +75,7 @@ def _kind(got: list[Seen], right: list[Seen]) -> str:
     if any(a is not None and b is not None and a.shape != b.shape for _, a, b in pairs):
         return "shape"
     wrong = {name for name, a, b in pairs if not same(a, b)}
-    return "gradient" if all(name.startswith("gradient") for name in wrong) else "value"
+    return "gradient" if all(name.startswith("gradient with") for name in wrong) else "value"
 
 
 def _describe(problem: Problem, got: list[Seen], right: list[Seen], seed: int) -> str:
