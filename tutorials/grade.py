@@ -99,9 +99,9 @@ def class_of(submissions: Sequence[Submission], sets: Sequence[ProblemSet], args
         blanks = [Submission("", p.name, p.read_bytes()) for p in sorted(EXERCISES.glob("*.py"))]
         given = [x for b in blanks for x in look(b.name, cells(b.name, b.content), worker)["print"]]
     rows = report.table(marked, report.alike(marked, given))
-    for row in rows:
-        if row["similar to"]:
-            print(f"alike ({row['similar']}), look at both: {row['student']} and {row['similar to']}")
+    pairs = {tuple(sorted((row["student"], row["similar to"]))) for row in rows if row["similar to"]}
+    for one_of_two, other in sorted(pairs):
+        print(f"alike, look at both: {one_of_two} and {other}")
     if args.csv:
         report.write_csv(args.csv, rows)
     return marked
