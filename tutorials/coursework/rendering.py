@@ -152,7 +152,7 @@ MARCH = Problem(
                 "Each part is (far - near) / K long; the whole ray was taken for each."),
         Mistake("samples from end to end", lambda *a: _march(*a, ends=True),
                 "`linspace(near, far, K)` puts samples on both ends. They stand in the middles of K equal parts."),
-        Mistake("direction backwards", lambda *a: _march(*a[:3], -a[3], *a[4:]),
+        Mistake("direction backwards", lambda d, c, o, v, *a: _march(d, c, o, -v, *a),
                 "Points on the ray are origin + t direction, with a plus."),
         Mistake("origin forgotten", lambda d, c, o, *a: _march(d, c, 0 * o, *a),
                 "Points on the ray are origin + t direction; here every ray starts in the middle of the box."),
