@@ -184,7 +184,7 @@ def guidance(
     if wanted not in loaded:
         import torch
 
-        from .sdxl.device import default_device, full_memory_in_words
+        from .sdxl.device import default_device, device_errors_in_words
         from .sdxl.guidance import Guidance
 
         place = device or default_device(job.model)
@@ -192,7 +192,7 @@ def guidance(
             place = f"cuda:{local % gpus}"
         loaded.clear()  # one at a time in memory
         dtype = getattr(torch, job.dtype) if job.dtype else None
-        with full_memory_in_words():
+        with device_errors_in_words():
             loaded[wanted] = model = Guidance.load(job.model, device=place, dtype=dtype, preset=job.memory_gb)
         if compiled:
             model.unet = torch.compile(model.unet)

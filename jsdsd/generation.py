@@ -31,7 +31,7 @@ from .objectives import (
 from .optimise import Progress, optimise
 from .scene.asset import Asset, check_writable
 from .scene.views import ViewWords
-from .sdxl.device import default_device, full_memory_in_words
+from .sdxl.device import default_device, device_errors_in_words
 from .sdxl.guidance import Guidance
 from .sdxl.memory import check_memory
 from .sdxl.numerics import Preset
@@ -52,7 +52,7 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
 }
 
 
-@full_memory_in_words()
+@device_errors_in_words()
 def generate(
     prompt: str | list[str],
     *,
@@ -154,14 +154,13 @@ def generate(
             f"latent=True needs renders of at least the latents' {side} pixels: render_sizes are "
             f"{settings['render_sizes']}"
         )
-    if not toy:
-        rows = unet_batch(*guidance.all_views(view_words)) if perp_neg else 2
-        size = settings["views_per_step"], settings["resolution"], max(settings["render_sizes"])
-        told = (*size, rows, settings["latent"]) in guidance.plans
-        need = check_memory(guidance, *size, rows, settings["latent"])
-        if progress and not told:
-            slow = "\nno GPU is used: a step of SDXL takes a minute or more" if guidance.device.type == "cpu" else ""
-            tqdm.write(f"{need}{slow}", file=sys.stderr)
+    rows = unet_batch(*guidance.all_views(view_words)) if perp_neg else 2
+    size = settings["views_per_step"], settings["resolution"], max(settings["render_sizes"])
+    told = (*size, rows, settings["latent"]) in guidance.plans
+    need = check_memory(guidance, *size, rows, settings["latent"])
+    if not toy and progress and not told:
+        slow = "\nno GPU is used: a step of SDXL takes a minute or more" if guidance.device.type == "cpu" else ""
+        tqdm.write(f"{need}{slow}", file=sys.stderr)
     settings["versions"] = versions()
     runs = [{"prompt": text, "seed": seed + i, **settings} for text in prompts for i in range(num_assets)]
     assets: list[Asset] = []

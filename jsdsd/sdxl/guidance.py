@@ -1,4 +1,4 @@
-"""SDXL as a denoiser of renders: one class for the embedded toybox and for the real thing.
+"""SDXL as a denoiser of renders: one class for the embedded toybox, for the real thing, and for its elder sisters.
 
 Everything foreign (diffusers, transformers) is adapted in this file to the library's conventions: prompts become
 `Embeddings` once; renders (B, H, W, 3) in [0, 1] become scaled latents with a gradient; latents become noise
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ..objectives.diffusion import Schedule, guide
 from ..scene.views import SECTORS, ViewWords, coarse_view, fine_view, view_prompts
 from .device import usable_device
+from .family import refuse_what_is_not_finite
 from .loading import load_pipeline
 from .numerics import PLAIN, PRESETS, Numerics, Preset, limit_pixel_gradient, prepare_vae, preset_for, rescaled
 
@@ -100,13 +101,11 @@ class Guidance:
                 f"image_size {self.image_size} is less than half of the {self.own_size} pixels that this model was "
                 "trained on: it knows no such pictures"
             )
-        for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-            for weight, x in getattr(pipe, part).named_parameters() if getattr(pipe, part) is not None else ():
-                if not torch.isfinite(x).all():
-                    raise ValueError(
-                        f"the model's weight {part}.{weight} holds NaN or infinity in {x.dtype}: fetch or train the "
-                        "model again; where its files are sound, use dtype=torch.bfloat16"
-                    )
+        self.texts: list[tuple[Any, Any]] = [  # tokenizers and text encoders; one of them in Stable Diffusion 1 and 2
+            (getattr(pipe, f"tokenizer{i}", None), getattr(pipe, f"text_encoder{i}", None)) for i in ("", "_2")
+        ]
+        self.tokenizers = [tokenizer for tokenizer, _ in self.texts if tokenizer is not None]
+        refuse_what_is_not_finite(pipe)
 
     @classmethod
     def load(
@@ -117,8 +116,10 @@ class Guidance:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         preset: Preset | int | None = None,
+        vae: str | None = None,
     ) -> Guidance:
-        """From "toybox", "sdxl", a hub id, a folder in diffusers' layout or a single .safetensors file.
+        """From "toybox", "sdxl", a hub id, a folder in diffusers' layout or a single .safetensors file; vae: another
+        VAE's folder or hub id.
 
         dtype of the U-Net: default float16 on a GPU, else float32.  preset: for a GPU of 8, 12, 16, 24, 40 or 80 GB;
         default as `device` has.  Raises what `loading.load_pipeline` does; ValueError for another preset or
@@ -132,7 +133,7 @@ class Guidance:
             raise ValueError(f"dtype is torch.float16, torch.bfloat16 or torch.float32, got {dtype!r}")
         device = usable_device(device)
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
-        pipe, facts = load_pipeline(model, dtype)
+        pipe, facts = load_pipeline(model, dtype, vae)
         words = facts.get("words")
         scale = guidance_scale if guidance_scale is not None else 3.0 if words else 7.5  # see docs/toybox.md
         toy = pipe.unet.config.sample_size * pipe.vae_scale_factor < 256
@@ -167,9 +168,7 @@ class Guidance:
             from ..toybox.captions import check_words
 
             check_words(prompt, self.words)
-        for tokenizer in (self.pipe.tokenizer, self.pipe.tokenizer_2):
-            if tokenizer is None:
-                continue
+        for tokenizer in self.tokenizers:
             for text in view_prompts(prompt, self.all_views(view_words)[0]):
                 if (count := len(tokenizer(text).input_ids)) > tokenizer.model_max_length:
                     raise ValueError(
@@ -179,28 +178,32 @@ class Guidance:
 
     def count_tokens(self, prompt: str) -> int:
         """Of the prompt alone, without the tokens for its start and end."""
-        return len((self.pipe.tokenizer or self.pipe.tokenizer_2)(prompt).input_ids) - 2
+        return len(self.tokenizers[0](prompt).input_ids) - 2
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], negative_prompt: str | None = None) -> Embeddings:
         """Embed P prompts at once.  negative_prompt None is SDXL's zero embedding, "" the empty *text*: not the same.
+        Stable Diffusion 1 and 2 have no vectors (D = 0), and None is the empty text.
 
         Prompts longer than the model's window are cut by its tokenizer.  On a GPU the text encoders and the other
         networks take turns: the one waits in the CPU's memory while the other is there.
         """
         with self._text_encoders_in_place():
-            tokens, negative, vectors, negative_vectors = self.pipe.encode_prompt(
+            found = self.pipe.encode_prompt(
                 list(prompts),
                 device=self.device,
+                num_images_per_prompt=1,
                 do_classifier_free_guidance=True,
                 negative_prompt=None if negative_prompt is None else [negative_prompt] * len(prompts),
             )
+        none = found[0].new_zeros(len(prompts), 0)
+        tokens, negative, vectors, negative_vectors = found if len(found) == 4 else (*found, none, none)
         return Embeddings(*(x.to(self.dtype) for x in (tokens, vectors, negative, negative_vectors)))
 
     @contextmanager
     def _text_encoders_in_place(self) -> Iterator[None]:
         turns = self.device != torch.device("cpu")
-        texts: tuple[Any, ...] = (self.pipe.text_encoder, self.pipe.text_encoder_2) if turns else ()
+        texts = [encoder for _, encoder in self.texts if encoder is not None] if turns else []
         others: tuple[Any, ...] = (self.unet, self.vae) if turns else ()
         for part in others:
             part.to("cpu")
@@ -275,7 +278,7 @@ class Guidance:
             x.to(self.dtype),
             time,
             tokens,
-            added_cond_kwargs={"text_embeds": vectors, "time_ids": time_ids},
+            added_cond_kwargs={"text_embeds": vectors, "time_ids": time_ids} if vectors.shape[1] else None,
             return_dict=False,
         )[0].to(x_t.dtype)
         if both:  # in the network's own units, as diffusers: all conversions to noise below are affine
@@ -293,4 +296,8 @@ class Guidance:
 
 def _placed(part: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
     """A frozen network on `device`; cast only where that changes something."""
-    return (part.to(device) if part.dtype == dtype else part.to(device, dtype)).eval().requires_grad_(False)
+    return (
+        (part.to(device) if part.dtype == dtype else torch.nn.Module.to(part, device, dtype))
+        .eval()
+        .requires_grad_(False)
+    )

@@ -18,8 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from .device import memory_of
 from .latent import FIT_SIZE
-from .numerics import Numerics, prepare_vae
+from .numerics import LARGE, Numerics, prepare_vae
 
 if TYPE_CHECKING:
     from .guidance import Guidance
@@ -160,35 +161,44 @@ def _cast(part: nn.Module, dtype: torch.dtype) -> Any:
 def check_memory(
     guidance: Guidance, views_per_step: int, resolution: int, render_size: int, batch: int = 2, latent: bool = False
 ) -> MemoryPlan:
-    """The plan of a run, made once for each size.  ValueError where it is more than the whole GPU has."""
+    """The plan of a run, made once for each size.  ValueError where it is more than the GPU, or this machine, has.
+
+    Of a toy only scene and render are planned, without running its networks on fake tensors: a second saved, and what
+    becomes large is these.
+    """
     key = views_per_step, resolution, render_size, batch, latent
     if key not in guidance.plans:
-        guidance.plans[key] = plan(
-            guidance.unet.config, guidance.vae.config, guidance.numerics, dtype=guidance.dtype,
-            views_per_step=views_per_step, resolution=resolution, render_size=render_size, batch=batch, latent=latent,
-            texts=_weights(guidance.pipe.text_encoder, guidance.pipe.text_encoder_2),
-        )  # fmt: skip
-    need = guidance.plans[key]
-    if guidance.device.type == "cuda":
-        there = torch.cuda.get_device_properties(guidance.device).total_memory
-        if need.total > there:
-            raise ValueError(
-                f"this run needs {need.total / GB:.1f} GB, the GPU has {there / GB:.1f} GB: give preset=8, or "
-                f"smaller views_per_step, resolution or render_sizes, or latent=True\n{need}"
-            )
+        texts = _weights(*(encoder for _, encoder in guidance.texts))
+        if guidance.image_size < LARGE:
+            sizes = _scene(resolution, 5 if latent else 4), _render(views_per_step, resolution, render_size, 4)
+            guidance.plans[key] = MemoryPlan(_weights(guidance.unet, guidance.vae), texts, *sizes, 0, 0, 0)
+        else:
+            guidance.plans[key] = plan(
+                guidance.unet.config, guidance.vae.config, guidance.numerics, dtype=guidance.dtype,
+                views_per_step=views_per_step, resolution=resolution, render_size=render_size, batch=batch,
+                latent=latent, texts=texts,
+            )  # fmt: skip
+    need, there = guidance.plans[key], memory_of(guidance.device)
+    if there is not None and need.total > there:
+        where = "the GPU" if guidance.device.type == "cuda" else "this machine"
+        raise ValueError(
+            f"this run needs {need.total / GB:.1f} GB, {where} has {there / GB:.1f} GB: give smaller views_per_step, "
+            f"resolution or render_sizes, or, for a large model, preset=8\n{need}"
+        )
     return need
 
 
 def _predict(net: Any, latents: Tensor, batch: int, dtype: torch.dtype) -> Tensor:
     """One guided prediction, with `batch` rows for each view."""
     rows, config = batch * len(latents), net.config
-    vector = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    added = None
+    if config.addition_embed_type:
+        vector = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        added = {"text_embeds": torch.zeros(rows, vector, dtype=dtype), "time_ids": torch.zeros(rows, 6, dtype=dtype)}
     return net(
         torch.cat([latents] * batch).to(dtype), torch.zeros(rows, dtype=torch.long),
         torch.zeros(rows, 77, config.cross_attention_dim, dtype=dtype),
-        added_cond_kwargs={
-            "text_embeds": torch.zeros(rows, vector, dtype=dtype), "time_ids": torch.zeros(rows, 6, dtype=dtype)
-        },
+        added_cond_kwargs=added,
     ).sample  # fmt: skip
 
 

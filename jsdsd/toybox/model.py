@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from ..sdxl.manifest import write_manifest
 from .captions import WORDS
 
 TOKENS = 16  # longest caption is 13 words and signs, with both end tokens
@@ -131,3 +132,4 @@ def save(pipe: StableDiffusionXLPipeline, folder: Path) -> None:
         half = {name: x.half().contiguous() if x.is_floating_point() else x for name, x in load_file(path).items()}
         save_file(half, path, metadata={"format": "pt"})
     (folder / "toybox.json").write_text(json.dumps({"words": WORDS}) + "\n")
+    write_manifest(folder)

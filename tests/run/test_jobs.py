@@ -175,7 +175,7 @@ def test_a_full_gpu_is_one_failed_prompt_in_words(
     monkeypatch.setattr(generate, "optimise", full)
     assert run() == FAILED_RUN
     said = capsys.readouterr().err
-    assert "a blue mug, seed 0: the GPU's memory is full" in said and "--memory 8" in said and "allocate 2 GiB" in said
+    assert "a blue mug, seed 0: the memory is full" in said and "--memory 8" in said and "allocate 2 GiB" in said
     assert "2 of 4 done, 2 failed" in said and "Traceback" not in said
 
 

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -66,6 +72,19 @@ def pipeline(
     return StableDiffusionXLPipeline(
         vae=vae, text_encoder=encoder, text_encoder_2=encoder_2, tokenizer=one, tokenizer_2=two, unet=unet,
         scheduler=scheduler, force_zeros_for_empty_prompt=force_zeros, add_watermarker=False,
+    )  # fmt: skip
+
+
+def stable_diffusion(prediction_type: str = "epsilon", seed: int = 0, sample_size: int = 8) -> StableDiffusionPipeline:
+    """The same for Stable Diffusion 1 and 2: one text encoder, a U-Net that is told nothing besides its tokens."""
+    large = pipeline(prediction_type, seed=seed, sample_size=sample_size)
+    config = {k: v for k, v in large.unet.config.items() if not k.startswith(("_", "addition", "projection"))}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(**config | {"cross_attention_dim": WIDTHS[0]})
+    return StableDiffusionPipeline(
+        vae=large.vae, text_encoder=large.text_encoder, tokenizer=large.tokenizer, unet=unet, scheduler=large.scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
 

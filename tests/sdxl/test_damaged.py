@@ -84,9 +84,10 @@ def test_a_tokenizer_with_a_file_missing_is_refused(copy: Path, file: str) -> No
         Guidance.load(copy)
 
 
-@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "text_encoder/config.json"])
-def test_a_broken_configuration_is_named(copy: Path, file: str) -> None:
-    (copy / file).write_text("{")
+@pytest.mark.parametrize("damage", ["{", "[]", "null", "[" * 100_000])
+@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "tokenizer/tokenizer.json"])
+def test_a_broken_configuration_is_named(copy: Path, file: str, damage: str) -> None:
+    (copy / file).write_text(damage)
     with pytest.raises(OSError, match="cannot be read") as caught:
         Guidance.load(copy)
     assert str(copy / file).removesuffix("/config.json") in str(caught.value)
@@ -94,7 +95,7 @@ def test_a_broken_configuration_is_named(copy: Path, file: str) -> None:
 
 def test_another_pipeline_is_refused_for_what_it_is_and_not_for_what_it_lacks(copy: Path) -> None:
     index = copy / "model_index.json"
-    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "StableDiffusionPipeline"}))
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "StableDiffusion3Pipeline"}))
     shutil.rmtree(copy / "text_encoder_2")
-    with pytest.raises(ValueError, match="is a StableDiffusionPipeline"):
+    with pytest.raises(ValueError, match="is a StableDiffusion3Pipeline"):
         Guidance.load(copy)

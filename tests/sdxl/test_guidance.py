@@ -225,7 +225,7 @@ def test_a_compiled_unet_takes_its_turn_on_a_device() -> None:
 
 
 def copy_of_the_toybox(folder: Path) -> Path:
-    return Path(shutil.copytree(toybox.path(), folder / "model"))
+    return Path(shutil.copytree(toybox.path(), folder / "model", ignore=shutil.ignore_patterns("sha256.txt")))
 
 
 def test_missing_and_incomplete_folders_are_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,7 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from jsdsd import toybox
 from jsdsd.sdxl import loading
+from jsdsd.sdxl.family import STABLE_DIFFUSION
 from jsdsd.sdxl.guidance import Guidance
+from jsdsd.sdxl.manifest import check_manifest, write_manifest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the miniature lies beside this file
 import miniature
@@ -82,29 +85,33 @@ def test_the_fp16_variant_is_read_where_it_is_all_there_is_or_precise_enough(
     copy: Path, dtype: torch.dtype, keep_full: bool
 ) -> None:
     as_fp16(copy, keep_full)
-    full = next(iter(miniature.pipeline().vae.state_dict().values()))
-    used = next(iter(Guidance.load(copy, dtype=dtype).vae.state_dict().values()))
+    loaded, pipe = Guidance.load(copy, dtype=dtype), miniature.pipeline()
+    full = next(iter(pipe.text_encoder.state_dict().values()))
+    used = next(iter(loaded.pipe.text_encoder.state_dict().values())).float()
     rounded = not (keep_full and dtype == torch.float32)
     assert torch.equal(used, full.half().float() if rounded else full)
+    vae = next(iter(loaded.vae.state_dict().values()))  # computes in float32 in any case: the full one where there is
+    exact = next(iter(pipe.vae.state_dict().values()))
+    assert torch.equal(vae, exact if keep_full else exact.half().float())
 
 
-@pytest.mark.parametrize("v", [False, True])
-def test_a_single_file_gives_the_same_weights(copy: Path, v: bool) -> None:
+@pytest.mark.parametrize("marks", [(), ("v_pred",), ("v_pred", "ztsnr")], ids=str)
+def test_a_single_file_gives_the_same_weights(copy: Path, marks: tuple[str, ...]) -> None:
     file = copy / "one.safetensors"
     miniature.save_single_file(miniature.pipeline(), file)
     for part in loading.NETWORKS:  # only the configurations stay beside it
         for path in (copy / part).glob("*.safetensors"):
             path.unlink()
-    if v:
-        save_file(load_file(file) | {"v_pred": torch.zeros(0)}, file)
+    save_file(load_file(file) | {mark: torch.zeros(0) for mark in marks}, file)
     loaded = Guidance.load(file)
     assert same(loaded, Guidance(miniature.pipeline()))
-    assert loaded.prediction_type == ("v_prediction" if v else "epsilon")
+    assert loaded.prediction_type == ("v_prediction" if marks else "epsilon")
+    assert (loaded.schedule.alpha(999) < 1e-3) == ("ztsnr" in marks)
 
 
 def test_a_single_file_without_configurations_or_network_says_what_to_fetch(tmp_path: Path) -> None:
     miniature.save_single_file(miniature.pipeline(), tmp_path / "one.safetensors")
-    with pytest.raises(OSError, match="hf download stabilityai/stable-diffusion-xl-base-1.0"):
+    with pytest.raises(OSError, match=r'\(3 MB\)(.|\n)*hf download \S+-1.0 --include "\*.json" --include "\*.txt"\n'):
         Guidance.load(tmp_path / "one.safetensors")
 
 
@@ -181,7 +188,7 @@ def test_other_names_are_not(name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "says"),
     [
-        ("model_index.json", {"_class_name": "StableDiffusionPipeline"}, "is a StableDiffusionPipeline"),
+        ("model_index.json", {"_class_name": "StableDiffusion3Pipeline"}, "is a StableDiffusion3Pipeline"),
         ("model_index.json", {"_class_name": "StableDiffusionXLImg2ImgPipeline"}, "needs a text-to-image"),
         ("model_index.json", {"_class_name": "FluxPipeline"}, "is a FluxPipeline"),
         ("model_index.json", {"scheduler": ["diffusers", "LCMScheduler"]}, "distilled"),
@@ -210,6 +217,7 @@ def test_turbos_sampler_is_refused_under_any_name(copy: Path) -> None:
         ({"in_channels": 9}, "inpainting"),
         ({"projection_class_embeddings_input_dim": 48 + 5 * 8}, "six picture sizes"),
         ({"addition_embed_type": None}, "no picture sizes"),
+        ({"cross_attention_dim": 24}, "text encoders give 80 numbers a token, its U-Net reads 24"),
     ],
 )
 def test_other_unets_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
@@ -237,6 +245,101 @@ class Hub:
             (self.cache / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.source / file, self.cache / file)
         return str(self.cache)
+
+
+@pytest.mark.parametrize("file", ["scheduler/scheduler_config.json", "vae/config.json", "model_index.json"])
+def test_a_local_folder_never_asks_the_network(copy: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A past failure: diffusers takes a configuration that is a JSON string for a model on the hub."""
+    asked: list[Any] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **_: asked.append(a) or [])
+    monkeypatch.setattr(socket.socket, "connect", lambda *a: asked.append(a))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    (copy / file).write_text('"someone/repo"')
+    with pytest.raises(OSError, match="is no JSON object"):
+        Guidance.load(copy)
+    assert not asked and not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def test_half_shards_and_a_vae_without_the_unets_variant_are_found(copy: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    unet, vae = copy / "unet", copy / "vae"
+    UNet2DConditionModel.from_pretrained(unet).half().save_pretrained(unet, variant="fp16", max_shard_size="200KB")
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    assert len(list(unet.glob("*.fp16-0000*-of-*.safetensors"))) > 1
+    half = Guidance.load(copy, dtype=torch.float16)  # the U-Net in half shards, a full VAE
+    expected = miniature.pipeline().unet.state_dict()
+    assert all(torch.equal(x, expected[name].half()) for name, x in half.unet.state_dict().items())
+    full = load_file(vae / "diffusion_pytorch_model.safetensors")
+    save_file(full, vae / "diffusion_pytorch_model.fp16.safetensors", metadata={"format": "pt"})
+    (vae / "diffusion_pytorch_model.safetensors").unlink()
+    assert Guidance.load(copy, dtype=torch.float32).vae.dtype == torch.float32
+
+
+def test_another_vae(copy: Path) -> None:
+    other = miniature.pipeline(seed=1)
+    other.vae.save_pretrained(copy.parent / "vae")
+    found = Guidance.load(copy, vae=str(copy.parent / "vae")).vae.state_dict()
+    assert all(torch.equal(x, other.vae.state_dict()[name]) for name, x in found.items())
+    with pytest.raises(FileNotFoundError, match="no model folder"):
+        Guidance.load(copy, vae=str(copy / "nothing" / "here"))
+
+
+@pytest.mark.parametrize("name", ["a/b@abc", "https://huggingface.co/a/b@abc"])
+def test_a_revision_is_asked_for(name: str, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, asked = Hub(copy, tmp_path / "cache"), []
+
+    def download(name: str, *, revision: str, **rest: Any) -> str:
+        asked.append((name, revision))
+        return hub(name, **rest)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    Guidance.load(name)
+    assert set(asked) == {("a/b", "abc")}
+    assert "hf download a/b --revision abc --include" in loading.fetch("a/b", revision="abc")
+
+
+def test_a_file_that_is_not_the_one_that_was_shipped_is_named(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(toybox.path(), tmp_path / "model"))
+    check_manifest(model)
+    listed = {line.split("  ")[1] for line in (model / "sha256.txt").read_text().splitlines()}
+    assert {str(p.relative_to(model)) for p in model.rglob("*.*") if p.is_file()} == listed | {"sha256.txt"}
+    file = model / "unet" / "diffusion_pytorch_model.safetensors"
+    bits = bytearray(file.read_bytes())
+    bits[-1000] ^= 4
+    file.write_bytes(bits)
+    with pytest.raises(OSError, match=r"diffusion_pytorch_model.safetensors\" is damaged: its SHA-256"):
+        Guidance.load(model)
+    bits[-1000] ^= 4
+    file.write_bytes(bits)
+    (model / "vae" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="lacks vae/config.json"):
+        check_manifest(model)
+    write_manifest(model)
+    check_manifest(model)
+
+
+def test_stable_diffusion_is_read_from_a_folder_a_file_and_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = miniature.stable_diffusion()
+    pipe.save_pretrained(tmp_path / "model")
+    loaded = Guidance.load(tmp_path / "model")
+    for part in ("unet", "vae", "text_encoder"):
+        theirs = getattr(loaded.pipe, part).state_dict()
+        assert all(torch.equal(x, theirs[name]) for name, x in getattr(pipe, part).state_dict().items())
+    hub = Hub(tmp_path / "model", tmp_path / "cache")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
+    assert Guidance.load("some/sd").dtype == torch.float32
+    assert [len(files) for files in hub.asked] == [0, 0, 3]  # no half files: a full one of each network
+    file = tmp_path / "alone" / "v2.safetensors"
+    file.parent.mkdir()
+    save_file({f"{p}x": torch.zeros(1) for p in STABLE_DIFFUSION.prefixes.values()}, file)
+    with pytest.raises(ValueError, match="does not say whether it predicts noise or v"):
+        Guidance.load(file)
+    shutil.rmtree(tmp_path / "model" / "tokenizer")
+    with pytest.raises(FileNotFoundError, match="lacks tokenizer "):
+        Guidance.load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

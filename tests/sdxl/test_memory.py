@@ -21,7 +21,8 @@ from jsdsd.sdxl.perp_neg import PerpNegDenoiser, unet_batch
 sys.path.insert(0, str(Path(__file__).parent))  # the miniature lies beside this file
 import miniature
 
-from jsdsd.sdxl import sdxl_base
+from jsdsd.sdxl import memory, sdxl_base
+from jsdsd.sdxl.device import memory_of
 
 
 def planned(pipe: Any, numerics: Numerics, views: int, **more: Any) -> Any:
@@ -84,7 +85,7 @@ def test_slices_share_the_memory_of_one_pictures_layers() -> None:
 
 
 def tokens_of_sdxl(e: Embeddings) -> Embeddings:
-    return Embeddings(*(x.repeat(1, 4, 1)[:, :77] if x.ndim == 3 else x for x in vars(e).values()))
+    return Embeddings(*(x.repeat(1, 4, 1)[:, :77] if x is not None and x.ndim == 3 else x for x in vars(e).values()))
 
 
 @pytest.mark.parametrize("own", [None, "front:0, side:90, back:180, side:270", "a:0, b:90, c:180, d:270"])
@@ -197,6 +198,25 @@ def test_a_preset_that_does_not_exist_is_refused_before_anything_is_loaded() -> 
         jsdsd.generate("a corgi", model=Guidance(miniature.pipeline()), preset=12)
 
 
+@pytest.mark.parametrize("more", [{"resolution": 600}, {"views_per_step": 4096}], ids=str)
+def test_a_toy_run_too_large_for_the_machine_is_refused_before_it_starts(more: Any, monkeypatch: Any) -> None:
+    """A past failure: the process was killed, and with it the rest of a list."""
+    monkeypatch.setattr(memory, "memory_of", lambda device: 8 * 10**9)
+    with pytest.raises(ValueError, match=r"needs \d+.\d GB, this machine has 8.0 GB: give smaller views_per_step"):
+        jsdsd.generate("a mug", steps=1, progress=False, **more)
+
+
+def test_the_memory_of_this_machine_is_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = memory_of(torch.device("cpu"))
+    assert whole is not None and 1e8 < whole < 1e14
+    limits = {"/sys/fs/cgroup/memory.max": "12345678\n"}
+    monkeypatch.setattr(Path, "read_text", lambda path: limits.get(str(path), "max\n"))
+    assert memory_of(torch.device("cpu")) == 12345678
+    monkeypatch.delattr("os.sysconf", raising=False)
+    limits.clear()
+    assert memory_of(torch.device("cpu")) is None
+
+
 def test_a_large_model_is_announced_once_and_refused_where_it_cannot_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,5 +229,5 @@ def test_a_large_model_is_announced_once_and_refused_where_it_cannot_fit(
     guidance.device = torch.device("cuda")
     facts = type("Properties", (), {"total_memory": 1000})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
-    with pytest.raises(ValueError, match="give preset=8"):
+    with pytest.raises(ValueError, match="the GPU has 0.0 GB: give smaller(.|\\n)*preset=8"):
         jsdsd.generate("a corgi", **run)

@@ -24,6 +24,7 @@ PROMPTS = ["a red mushroom", "a blue car on a box"]
 NEGATIVES = [None, "", "a green ball"]
 SCALE = 4.0
 KINDS = ["epsilon", "v_prediction", "sample"]
+FAMILIES = [miniature.pipeline, miniature.stable_diffusion]
 
 
 def theirs(pipe: Any, negative: str | None, rescale: float = 0.0, prompts: list[str] = PROMPTS) -> dict[str, Any]:
@@ -59,16 +60,18 @@ def noise_agrees(guidance: Guidance, expected: dict[str, Any], negative: str | N
     return bool((x0 - expected["x0"]).abs().max() < 1e-4 * expected["x0"].abs().max())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("negative", NEGATIVES)
-def test_the_guided_prediction_is_that_of_diffusers(kind: str, negative: str | None) -> None:
-    pipe = miniature.pipeline(kind)
+def test_the_guided_prediction_is_that_of_diffusers(kind: str, negative: str | None, family: Any) -> None:
+    pipe = family(kind)
     assert noise_agrees(Guidance(pipe), theirs(pipe, negative), negative)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_rescaled_prediction_is_that_of_diffusers(kind: str) -> None:
-    pipe = miniature.pipeline(kind)
+def test_the_rescaled_prediction_is_that_of_diffusers(kind: str, family: Any) -> None:
+    pipe = family(kind)
     expected = theirs(pipe, None, rescale=0.7)
     assert noise_agrees(Guidance(pipe, numerics=Numerics(guidance_rescale=0.7)), expected, None)
     assert not noise_agrees(Guidance(pipe), expected, None)
