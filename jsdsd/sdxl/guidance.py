@@ -274,13 +274,8 @@ class Guidance:
         sizes = torch.full((batch, 2), size, device=self.device, dtype=self.dtype)
         corners = torch.zeros_like(sizes) if e.corners is None else e.corners.to(sizes)
         time_ids = torch.cat([sizes, corners, sizes], 1).repeat(2 if both else 1, 1)  # (B or 2B, 6)
-        out = self.unet(
-            x.to(self.dtype),
-            time,
-            tokens,
-            added_cond_kwargs={"text_embeds": vectors, "time_ids": time_ids} if vectors.shape[1] else None,
-            return_dict=False,
-        )[0].to(x_t.dtype)
+        added = {"text_embeds": vectors, "time_ids": time_ids} if vectors.shape[1] else None
+        out = self.unet(x.to(self.dtype), time, tokens, added_cond_kwargs=added, return_dict=False)[0].to(x_t.dtype)
         if both:  # in the network's own units, as diffusers: all conversions to noise below are affine
             out_0, out_y = out.chunk(2)
             out = guide(out_0, out_y, scale)
