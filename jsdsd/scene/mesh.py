@@ -53,7 +53,8 @@ def extract_mesh(grid: VoxelGrid, threshold: float | None = None, min_part: floa
 
 
 def subdivided(grid: VoxelGrid) -> VoxelGrid:
-    """The grid's logits as the control points of a cubic B-spline, at twice as many nodes, where 160 per axis suffice.
+    """A grid for a smooth surface, at twice as many nodes, where 160 per axis suffice: density's logits as the control
+    points of a cubic B-spline, colours as they are.
 
     Linear logits are smooth within a cell only, and a mesh of them has a ripple in every cell.  The spline bends
     without a crease: linear interpolation followed by (1, 2, 1) / 4 along each axis is one step of its subdivision
@@ -62,13 +63,13 @@ def subdivided(grid: VoxelGrid) -> VoxelGrid:
     nodes = 2 * grid.resolution - 1
     nodes, middle = (nodes, 2) if nodes <= 160 else (grid.resolution, 4)
     with torch.no_grad():
-        logits = grid.upsampled(nodes).logits()  # (4, R, R, R)
+        density, colour = grid.upsampled(nodes).logits().split([1, 3])  # (1, R, R, R), (3, R, R, R)
         for axis in (1, 2, 3):
-            first, last = logits.narrow(axis, 0, 1), logits.narrow(axis, -1, 1)  # the faces go on as they are
-            before, after = torch.cat([first, logits], axis), torch.cat([logits, last], axis)
-            outer = before.narrow(axis, 0, logits.shape[axis]) + after.narrow(axis, 1, logits.shape[axis])
-            logits = (outer + middle * logits) / (2 + middle)
-        return VoxelGrid([logits])
+            first, last = density.narrow(axis, 0, 1), density.narrow(axis, -1, 1)  # the faces go on as they are
+            before, after = torch.cat([first, density], axis), torch.cat([density, last], axis)
+            outer = before.narrow(axis, 0, density.shape[axis]) + after.narrow(axis, 1, density.shape[axis])
+            density = (outer + middle * density) / (2 + middle)
+        return VoxelGrid([torch.cat([density, colour])])
 
 
 def _without_crumbs(above: np.ndarray, min_part: float) -> np.ndarray:

@@ -137,7 +137,9 @@ def test_a_subdivided_grid_has_the_splines_values(nodes: int, finer: int) -> Non
     subdivision's own nodes are the control points of the next finer level, (c[-1] + 6 c[0] + c[1]) / 8."""
     line = torch.randn(nodes, generator=torch.Generator().manual_seed(0))
     logits = line.expand(4, nodes, nodes, nodes)  # along x only
-    found = subdivided(VoxelGrid([logits.clone()])).logits()[0, 1, 1].detach()
+    grid = VoxelGrid([logits.clone()])
+    found = subdivided(grid).logits()[0, 1, 1].detach()
+    assert torch.equal(subdivided(grid).logits()[1:], grid.upsampled(finer).logits()[1:])  # colours as they are
     inner = (line[:-2] + (6 if finer > nodes else 4) * line[1:-1] + line[2:]) / (8 if finer > nodes else 6)
     assert found.shape == (finer,)
     torch.testing.assert_close(found[2:-2:2] if finer > nodes else found[1:-1], inner)
