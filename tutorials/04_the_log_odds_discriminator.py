@@ -293,8 +293,10 @@ ax.legend()
 #
 # - **Calibration.** A network's logits are over-confident where it saw few samples; `calibration_curve` measures it,
 #   and `LearnedLogOdds(bound=...)` clamps them, which changes the divergence where it bites.
-# - **A discriminator on SDXL's latents.** The library runs the exact formula where a density is known and a learned one
-#   in 2D. It has no discriminator on pictures; arXiv 2312.00739 is a neighbour that has.
-# - **The paper's recipe.** Its public code contains no discriminator. What it computes instead is in tutorial 5.
+# - **A discriminator on pictures.** A learned one is perfect at once on latents. The two halves of guidance are one that
+#   costs nothing: `GuidanceLogOdds`, with `TwoSided` or `objective="two_sided"`; its assumptions are in its docstring.
+#   arXiv 2312.00739 is a neighbour that learns one.
+# - **The paper's recipe.** Its public code contains no discriminator: it is the two-sided gradient with D frozen at ½
+#   (Theory, sections 6 and 7).
 #
 # Next: [5. Mode covering with ensembles](05_mode_covering_with_ensembles.py).

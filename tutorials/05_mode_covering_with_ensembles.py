@@ -11,7 +11,7 @@
 # - that an ensemble finds all modes where SDS finds one, and keeps their spread;
 # - that this holds for reverse KL *too*, if the annealing begins at nearly pure noise, and fails for *both* if not;
 # - that with noise levels at *random* the divergence does matter: Jensen-Shannon ends several times closer;
-# - that a lone particle sees no difference between divergences, only another step length;
+# - that a lone particle sees, at one x_t, no difference between divergences but the step length;
 # - what the paper's JSD recipe computes, as an identity, and what it does and does not do here.
 
 # %%
@@ -176,12 +176,14 @@ ax.set_xticks([0, 1], ["t at random", "t falling"])
 ax.legend(fontsize=8)
 
 # %% [markdown]
-# ## A lone particle sees only a step length
+# ## A lone particle sees only a step length, at one x_t
 #
 # With N = 1 the mixture is one Gaussian, eps_q is eps again, and each divergence multiplies the SDS gradient by a
-# positive number.
+# positive number. That number is another one at every x_t, so the *mean* over x_t, the gradient, has a direction of its
+# own (Theory, section 10).
 #
-# **Claim.** For one particle all divergences have SDS's direction exactly (cosine 1), and they differ only in length.
+# **Claim.** For one particle and one noise all divergences have SDS's direction exactly (cosine 1), and they differ only
+# in length.
 
 # %%
 lone, noise = torch.tensor([[1.0, 1.0]]), torch.tensor([[0.3, -0.8]])
@@ -231,8 +233,9 @@ ax.set(xlabel="particles", ylabel="mode divergence (nats)")
 # %% [markdown]
 # ## The paper's recipe, as it is
 #
-# The 3D recipe of arXiv 2503.10660 (official code read, text not re-read) has no ensemble and no ratio. It inverts x0
-# to x_t, denoises to x1, noises x1 afresh and denoises again to x2. The gradient pulls x0 towards both:
+# The 3D recipe of arXiv 2503.10660 (official code read, text not re-read) has no ensemble, and its discriminator stands
+# at ½ (Theory, sections 6 and 7: why it has two targets). It inverts x0 to x_t, denoises to x1, noises x1 afresh and
+# denoises again to x2. The gradient pulls x0 towards both:
 #
 #     grad = (alpha/sigma) [ (x0 - x1) + k (x0 - x2) ]
 #          = (1+k) (eps_hat(x_t) - eps_inv)

@@ -49,6 +49,8 @@ ELSEWHERE = {  # module or script -> what does its work
     "benchmarks/pixel_gradients.py": "tests/tutorials/test_commands.py",
     "benchmarks/own_words.py": "tests/tutorials/test_commands.py",
     "benchmarks/cheaper_steps.py": "tests/tutorials/test_commands.py",
+    "benchmarks/two_sided.py": "tests/sandbox/test_benchmarks.py",
+    "benchmarks/neighbours.py": "tests/sandbox/test_benchmarks.py",
     "tutorials/run.py": "make tutorials",
 }
 NOT_OURS = {  # other people's programs: they need a network, a GPU or a key
@@ -125,6 +127,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data").mkdir()
     (tmp_path / "submissions").mkdir()
     shutil.copy(tmp_path / "ex1.py", tmp_path / "submissions")
+    own = re.search(r"```python\n(.*?)```", (ROOT / "docs/own_objective.md").read_text(encoding="utf-8"), re.S)
+    (tmp_path / "mine.py").write_text(own[1] if own else "", encoding="utf-8")
     for name in ("list.txt", "data/prompt_single.txt"):
         (tmp_path / name).write_text("a red mushroom\n# not this\na blue mug\n", encoding="utf-8")
     def generate(prompt: str, *, model: str, **settings: Any) -> Asset:
