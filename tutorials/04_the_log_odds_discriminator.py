@@ -293,8 +293,8 @@ ax.legend()
 #
 # - **Calibration.** A network's logits are over-confident where it saw few samples; `calibration_curve` measures it,
 #   and `LearnedLogOdds(bound=...)` clamps them, which changes the divergence where it bites.
-# - **A discriminator on pictures.** A learned one is perfect at once on latents. The two halves of guidance are one that
-#   costs nothing: `GuidanceLogOdds`, with `TwoSided` or `objective="two_sided"`; its assumptions are in its docstring.
+# - **A discriminator on pictures.** A learned one is perfect at once on latents. The two halves of guidance make one
+#   that costs nothing: `GuidanceLogOdds`, with `TwoSided` or `objective="two_sided"`; see its assumptions.
 #   arXiv 2312.00739 is a neighbour that learns one.
 # - **The paper's recipe.** Its public code contains no discriminator: it is the two-sided gradient with D frozen at ½
 #   (Theory, sections 6 and 7).

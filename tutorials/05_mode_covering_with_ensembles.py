@@ -182,8 +182,8 @@ ax.legend(fontsize=8)
 # positive number. That number is another one at every x_t, so the *mean* over x_t, the gradient, has a direction of its
 # own (Theory, section 10).
 #
-# **Claim.** For one particle and one noise all divergences have SDS's direction exactly (cosine 1), and they differ only
-# in length.
+# **Claim.** For one particle and one noise all divergences have SDS's direction exactly (cosine 1), and they differ
+# only in length.
 
 # %%
 lone, noise = torch.tensor([[1.0, 1.0]]), torch.tensor([[0.3, -0.8]])
