@@ -12,7 +12,7 @@ TEST_READY := $(VENV)/ready-test
 DOCS_READY := $(VENV)/ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow browser lint types bench sdxl-full sandbox-results evaluate evidence train tutorials docs docs-serve clean
+.PHONY: help demo test slow browser lint types bench sdxl-full sandbox-results evaluate evidence train tutorials docs docs-serve slides gradescope clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,12 @@ docs: $(DOCS_READY)  ## the documentation site into site/ (the tutorials run fir
 
 docs-serve: $(DOCS_READY)  ## the site on http://127.0.0.1:8000 while you write; tutorials as last run
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
+
+slides:  ## four lectures as HTML into out/slides/ (needs Node.js; opens in any browser, without a network)
+	@npx --yes @marp-team/marp-cli@4 --input-dir tutorials/slides --output out/slides
+
+gradescope: $(READY)  ## the autograder of the coursework as a zip for Gradescope, out/gradescope.zip
+	@$(PY) tutorials/coursework/gradescope.py
 
 clean:  ## remove caches and results; .venv stays
 	rm -rf out site build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

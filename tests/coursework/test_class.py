@@ -175,3 +175,26 @@ def test_eighty_files(tmp_path: Path) -> None:
     with (tmp_path / "marks.csv").open(encoding="utf-8-sig") as file:
         assert [row["points"] for row in csv.DictReader(file)] == ["30"] * 80
     assert len(SETS) == 3
+
+
+def test_the_autograder_marks_what_is_submitted(tmp_path: Path) -> None:
+    """The zip as Gradescope unpacks and runs it, with this Python in place of the container's."""
+    import os
+
+    from coursework.gradescope import build
+
+    build(tmp_path / "autograder.zip", 5)
+    with zipfile.ZipFile(tmp_path / "autograder.zip") as archive:
+        assert not [n for n in archive.namelist() if "solutions" in n or "__pycache__" in n]
+        archive.extractall(tmp_path / "source")
+    for name in ("submission", "results"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "submission" / "ex1.py").write_text(
+        "import torch\n\n\ndef discriminator(a, b):\n    return torch.sigmoid(a - b)\n", encoding="utf-8"
+    )
+    environment = {**os.environ, "AUTOGRADER": str(tmp_path), "PYTHON": sys.executable}
+    environment["PYTHONPATH"] = str(tmp_path / "source")
+    subprocess.run(["bash", str(tmp_path / "source" / "run_autograder")], env=environment, check=True)
+    result = json.loads((tmp_path / "results" / "results.json").read_text(encoding="utf-8"))
+    assert [t["score"] for t in result["tests"]] == [0, 0, 0, 4, 0, 0]
+    assert [t["max_score"] for t in result["tests"]] == [3, 4, 5, 4, 5, 9]

@@ -246,3 +246,11 @@ def test_without_fork_the_answers_are_the_same(exercises: Path) -> None:
         by_name = {r.problem.name: r for r in checked(worker, text).results}
     assert by_name["kl"].verdict.status == "passed" and by_name["discriminator"].printed.strip().startswith("here")
     assert by_name["discriminator"].verdict.what == "wrong value: D and 1 - D swapped"
+
+
+def test_what_is_built_on_a_mistake_says_so(worker: Worker, exercises: Path) -> None:
+    text = (exercises / "solutions" / "ex3.py").read_text(encoding="utf-8")
+    marked = checked(worker, text.replace("(before * opacity)", "(before.sqrt() * opacity)"))
+    by_name = {r.problem.name: r.verdict for r in marked.results}
+    assert by_name["composite"].what == "wrong value" and by_name["march"].what == "wrong value: built on composite"
+    assert marked.uses == []

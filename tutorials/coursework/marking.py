@@ -8,7 +8,7 @@ import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,29 @@ def mark(
         found = which_set(submission.name, facts["functions"], sets)
     except BadFile as error:
         return Marked(submission.student, submission.name, trouble=str(error))
-    results = []
+    results: list[Result] = []
     for number, problem in enumerate(found.problems, 1):
         if facts["functions"].get(problem.name):
             results.append(Result(problem, Verdict("not done yet")))
         else:
-            results.append(answer(submission.name, parts, problem, worker, seed, seconds))
+            result = answer(submission.name, parts, problem, worker, seed, seconds)
+            called = set(facts["calls"].get(problem.name, ()))
+            wrong = [r.problem.name for r in results if r.verdict.status != "passed" and r.problem.name in called]
+            results.append(built_on(result, wrong) if wrong else result)
         told(number, results[-1])
     handed_out = given_names()
     uses = [name for name in facts["used"] if name not in handed_out]
     return Marked(submission.student, submission.name, found, results, "", uses, facts["print"])
+
+
+def built_on(result: Result, wrong: Sequence[str]) -> Result:
+    """A wrong answer without a name that calls functions which are wrong themselves."""
+    verdict = result.verdict
+    if verdict.status != "wrong" or ":" in verdict.what:
+        return result
+    names = " and ".join(f"`{name}`" for name in wrong)
+    why = f"It calls {names}, not right yet: mend that first. {verdict.why}"
+    return replace(result, verdict=Verdict("wrong", f"{verdict.what}: built on {' and '.join(wrong)}", why))
 
 
 def mark_all(

@@ -65,8 +65,7 @@ def jsd_gradient(denoiser, x0, x_t, eps, t, minority_weight):
     """The gradient of the practical JSD recipe: (alpha/sigma) [(x0 - x1) + k (x0 - x2)], two targets instead of one.
 
     x1 = x0_hat(x_t), the clean point that x_t points at; x2 = x0_hat(alpha x1 + sigma eps), the re-noised target.
-    Source: official code of arXiv 2503.10660 (its text was not re-read). There x_t is a DDIM inversion of x0; here it
-    is given.
+    Source: official code of arXiv 2503.10660. There x_t is a DDIM inversion of x0; here it is given.
 
     denoiser: as in Problem 4. x0, x_t, eps: (B, d). t: an integer. minority_weight k: a number >= 0. Returns (B, d).
     """

@@ -12,8 +12,9 @@ from typing import Any
 
 
 def look(cells: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """What stands in a text that is not run: its functions, True for a blank; names used of jsdsd; a fingerprint."""
+    """Of a text, not run: its functions, True for a blank, whom they call; names used of jsdsd; a fingerprint."""
     functions: dict[str, bool] = {}
+    calls: dict[str, list[str]] = {}
     used: set[str] = set()
     for name, text in cells:
         try:
@@ -25,15 +26,18 @@ def look(cells: Sequence[tuple[str, str]]) -> dict[str, Any]:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef):
                 functions[node.name] = is_blank(node)
+                names = {x.func.id for x in ast.walk(node) if isinstance(x, ast.Call) and isinstance(x.func, ast.Name)}
+                calls[node.name] = sorted(names)
             elif isinstance(node, ast.Assign | ast.ImportFrom | ast.Import):
-                names = node.targets if isinstance(node, ast.Assign) else node.names
-                functions |= {getattr(x, "id", "") or getattr(x, "asname", "") or "": False for x in names}
+                bound = node.targets if isinstance(node, ast.Assign) else node.names
+                functions |= {getattr(x, "id", "") or getattr(x, "asname", "") or "": False for x in bound}
         for part in ast.walk(tree):
             if isinstance(part, ast.ImportFrom) and (part.module or "").split(".")[0] == "jsdsd":
                 used |= {x.name for x in part.names}
-            elif isinstance(part, ast.Attribute) and ast.unparse(part).startswith("jsdsd."):
+            elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "jsdsd":
                 used.add(part.attr)
-    return {"functions": functions, "used": sorted(used), "print": fingerprint("\n".join(t for _, t in cells))}
+    prints = fingerprint("\n".join(t for _, t in cells))
+    return {"functions": functions, "calls": calls, "used": sorted(used), "print": prints}
 
 
 def is_blank(function: ast.FunctionDef) -> bool:

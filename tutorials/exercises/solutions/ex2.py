@@ -76,8 +76,7 @@ def jsd_gradient(denoiser, x0, x_t, eps, t, minority_weight):
     """The gradient of the practical JSD recipe: (alpha/sigma) [(x0 - x1) + k (x0 - x2)], two targets instead of one.
 
     x1 = x0_hat(x_t), the clean point that x_t points at; x2 = x0_hat(alpha x1 + sigma eps), the re-noised target.
-    Source: official code of arXiv 2503.10660 (its text was not re-read). There x_t is a DDIM inversion of x0; here it
-    is given.
+    Source: official code of arXiv 2503.10660. There x_t is a DDIM inversion of x0; here it is given.
 
     denoiser: as in Problem 4. x0, x_t, eps: (B, d). t: an integer. minority_weight k: a number >= 0. Returns (B, d).
     """
@@ -147,10 +146,11 @@ if __name__ == "__main__":
 #
 # b. For a lone particle (N = 1), how do the gradients of two divergences at one x_t differ?
 #
-#    By a positive factor only, the ratio of the two weights: the divergence changes the length of the step, not its
-#    direction. It takes several particles, with different weights in one step, to change where they go.
+#    By a positive factor only, the ratio of the two weights. Their means over x_t, the gradients, differ in direction
+#    too, for the weights prefer other x_t: forward KL ends at the mean of the target, reverse KL on a mode.
 #
 # c. Is Problem 5 the gradient of a Jensen-Shannon divergence?
 #
-#    No. It has no density ratio and no ensemble; it equals (1 + k) times the SDI gradient at x0 plus k times the SDS
-#    gradient at x1. The gradient of the Jensen-Shannon divergence between p_t and q_t is Problem 6 with its weight.
+#    It has the form of one, a mean over generated points (x1) and one over target points (x2), with three
+#    approximations: D frozen at 1/2, a re-noised x1 in place of a sample of p_t, and an inverted x_t for a drawn
+#    one. As it stands its field has curl, so it is the gradient of no function. Problem 6 has the exact weight.
