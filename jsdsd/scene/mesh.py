@@ -88,12 +88,10 @@ def closed_surface(above: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """The surface where the field `above` (R, R, R; z, y, x), linear between nodes of [-1, 1]^3, is zero.
 
     Points (V, 3) and unit normals (V, 3) in x, y, z; faces (F, 3), corners counter-clockwise seen from outside, where
-    the field is negative.  Every edge has two faces and every face an area, whatever the values: three things are
-    settled before the marching cubes (Lewiner et al. 2003, not re-read), each by moving a vertex by a thousandth of a
-    node spacing at most.
-    - A node on the surface would give its six edges one vertex in the same place: it is moved off, to its own side.
-    - A cube's face with two diagonals of equal products has two equally good cuts, and the cubes on both sides may
-      choose differently: nodes of odd x + y + z weigh a little more, so no products are equal.
+    the field is negative.  Every edge has two faces and every face an area, whatever the values: two things are settled
+    before the marching cubes (Lewiner et al. 2003, not re-read).
+    - A node on the surface would give its six edges one vertex in the same place: its value moves off zero, to its
+      own side, to a thousandth of its largest neighbour's.
     - Where the solid touches the box, one more node, mirrored, closes it; the last cell is a fiftieth of a spacing
       wide there, so that edges stay sharp.
     """
@@ -105,8 +103,7 @@ def closed_surface(above: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     cross = np.array([abs(np.array([i, j, k])).sum() < 2 for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)])
     most = size.max() or 1.0
     least = 1e-3 * maximum_filter(size, footprint=cross.reshape(3, 3, 3))  # a node and its six neighbours
-    odd = np.indices(above.shape).sum(0) % 2
-    field = np.where(above >= 0, 1, -1) * np.maximum(size, np.maximum(least, 1e-6 * most)) * (1 + 1e-4 * odd)
+    field = np.where(above >= 0, 1, -1) * np.maximum(size, np.maximum(least, 1e-6 * most))
     field = np.pad(field, 1, "edge")
     inside = np.zeros(field.shape, bool)
     inside[1:-1, 1:-1, 1:-1] = True
