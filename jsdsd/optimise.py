@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint
-from .objectives.distillation import Anneal, DistillRecord, Objective, Times, distill
-from .penalties import as_share, solid, total_variation
+from .objectives.distillation import DistillRecord, Objective, Times, distill
+from .penalties import as_share, present, solid, total_variation
+from .recipe import Recipe, between
 from .scene.cameras import orbit
 from .scene.renderer import Render, render_fields
 from .scene.views import (
@@ -63,13 +64,6 @@ def adam_for(
     return torch.optim.Adam(rates, betas=(0.9, 0.99))
 
 
-def density_rate(done: float, low: float = 0.1, high: float = 0.5, rise: float = 0.4) -> float:
-    """Adam's rate for density, logits per step, when the share `done` of the run is over: from `low` to `high` over the
-    first `rise` of it.  A surface sharpens only at a high rate; at a high rate from the start, a scene of fog can fill
-    its box."""
-    return low + (high - low) * min(1.0, done / rise)
-
-
 def optimise(
     guidance: Guidance,
     prompt: str,
@@ -82,9 +76,8 @@ def optimise(
     sizes: Sequence[int],
     negative_prompt: str | None = None,
     guidance_scale: float | None = None,
-    times: Times = Anneal(power=2),  # noqa: B008 - frozen
-    solid_weight: float = 2.0,
-    smooth_weight: float = 0.015,
+    times: Times | None = None,
+    recipe: Recipe | None = None,
     view_words: ViewWords | None = None,
     perp_neg: float = 0.0,
     latent: bool = False,
@@ -94,15 +87,14 @@ def optimise(
 
     resolution: voxels per axis of the finest of four levels (each half the next).
     sizes: pixels of a render, the first for the first share of the steps, and so on in equal shares.
-    times: the rule for the noise level; Anneal() falls over the run's real length, UniformTime() is random.
-    solid_weight, smooth_weight: of the penalties (penalties.py), shares of the guidance's gradient; both grow linearly
-    from 0 over the run, so that a body may form in fog and must end solid.
+    times: the rule for the noise level, None = the recipe's; Anneal() falls over the run's real length, UniformTime()
+    is random.  recipe: the loop's other numbers, None = the model's (`guidance.recipe`).
     view_words: None = the model's own.
     perp_neg: weight of the other views' words as negatives.  latent: a grid of latents, no VAE (latent.py).
     resume: goes on after that checkpoint's steps.
     Raises FloatingPointError when something is not finite, or the scene is empty or fills its box.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, r = torch.Generator().manual_seed(seed), recipe or guidance.recipe
     blob = start(resolution, generator)
     grid = (LatentGrid(blob, fit_linear_colours(guidance)) if latent else blob).to(guidance.device)
     words, view_word = guidance.all_views(view_words)
@@ -121,8 +113,9 @@ def optimise(
     done = resume.restore(grid, adam, generator) if resume else 0
 
     def produce(step: int) -> Tensor:
-        adam.param_groups[0]["lr"] = density_rate(step / steps)
-        azimuth, elevation = random_views(views_per_step, generator, spread=True)
+        for group, rates in zip(adam.param_groups, (r.density_rates, r.colour_rates), strict=True):
+            group["lr"] = between(rates, step / steps)
+        azimuth, elevation = random_views(views_per_step, generator, spread=True, lowest=r.lowest)
         corners = camera_corner(azimuth, elevation) if guidance.exact_cameras else None
         denoiser.look(word_indices(words, view_word, azimuth, elevation), corners)
         background = random_background(views_per_step, generator).to(guidance.device)
@@ -131,15 +124,18 @@ def optimise(
         size = sizes[step * len(sizes) // steps]
         out = render_fields(*grid.fields(), orbit(azimuth, elevation), size, background)
         refuse_void(out.opacity.detach(), step, steps)
-        rough = total_variation(sum_levels(grid.colour_levels, grid.resolution))
+        rough = r.smooth * total_variation(sum_levels(grid.colour_levels, grid.resolution))
+        if r.smooth_density:
+            rough = rough + r.smooth_density * total_variation(sum_levels(grid.density_levels, grid.resolution))
         rgb, opacity, rough = as_share(out.rgb, out.opacity, rough)
         seen[:] = rgb, out.depth, opacity, rough
         return shrunk(rgb, guidance.latent_shape[-1]) if latent else guidance.encode_images(rgb)  # (B, 4, h, w)
 
     def penalty(step: int) -> Tensor:
-        return step / steps * (solid_weight * solid(seen[2]) + smooth_weight * seen[3])
+        done = step / steps
+        return done * (r.solid * solid(seen[2]) + seen[3]) + (1 - done) * r.empty * present(seen[2])
 
-    for record in distill(produce, denoiser, objective, adam, steps, times, generator, penalty, done):
+    for record in distill(produce, denoiser, objective, adam, steps, times or r.times, generator, penalty, done):
         rgb, depth, opacity, _ = seen
         if isinstance(grid, LatentGrid):
             rgb = grid.colours.rgb(rgb.detach())

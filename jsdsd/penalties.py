@@ -1,7 +1,8 @@
 """What a scene should be, whatever the model says: solid, smooth; each penalty as a share of the guidance's gradient.
 
     solid    sum over pixels of o (1 - o)                what is half transparent
-    smooth   sum over nodes of |grad of colour logits|   total variation, speckle
+    smooth   sum over nodes of |grad of logits|          total variation, speckle
+    present  sum over pixels of sqrt(o² + 0.01)          fog that fills the box
 
 Adam cancels a common factor of the guidance's gradient, but not its ratio to a penalty of fixed size: with that, the
 VAE's slope, the guidance scale, an objective's k, the limit on pixels or the size of a render would decide the shape.
@@ -39,6 +40,11 @@ def as_share(rgb: Tensor, opacity: Tensor, smooth: Tensor) -> tuple[Tensor, Tens
 def solid(opacity: Tensor) -> Tensor:
     """opacity (1 - opacity), summed over pixels: what a solid thing has none of."""
     return (opacity * (1 - opacity)).sum()
+
+
+def present(opacity: Tensor) -> Tensor:
+    """sqrt(opacity² + 0.01), summed over pixels: what an empty picture has least of (threestudio's sparsity)."""
+    return (opacity.square() + 0.01).sqrt().sum()
 
 
 def total_variation(field: Tensor, soft: float = 1e-3) -> Tensor:

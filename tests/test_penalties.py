@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jsdsd.objectives import Anneal, Schedule
-from jsdsd.optimise import density_rate, refuse_void
-from jsdsd.penalties import as_share, solid, total_variation
+from jsdsd.optimise import refuse_void
+from jsdsd.penalties import as_share, present, solid, total_variation
+from jsdsd.recipe import LARGE, TOY, between
 
 
 def gradients(factor: float, size: int) -> tuple[torch.Tensor, ...]:
@@ -47,8 +48,18 @@ def test_total_variation_against_loops() -> None:
     assert float(total_variation(torch.full((3, 4, 4, 4), 0.7))) == pytest.approx(0, abs=1e-4)
 
 
-def test_the_density_rate_rises_and_stays() -> None:
-    assert [density_rate(x) for x in (0, 0.2, 0.4, 1)] == pytest.approx([0.1, 0.3, 0.5, 0.5])
+def test_rates_rise_and_stay_for_toys_and_fall_to_a_tenth_for_large_models() -> None:
+    rates = [[between(r.density_rates, x) for x in (0, 0.2, 0.4, 0.7, 1)] for r in (TOY, LARGE)]
+    assert rates[0] == pytest.approx([0.1, 0.3, 0.5, 0.5, 0.5])
+    assert rates[1] == pytest.approx([0.1, 0.082, 0.064, 0.037, 0.01])
+    assert between(LARGE.colour_rates, 1) == pytest.approx(between(LARGE.colour_rates, 0) / 10)
+
+
+def test_presence_is_least_in_an_empty_picture_and_flat_there() -> None:
+    opacity = torch.tensor([0.0, 0.3, 1.0], requires_grad=True)
+    present(opacity).backward()
+    assert float(present(opacity).detach()) == pytest.approx(0.1 + 0.1**0.5 + 1.01**0.5)
+    assert opacity.grad is not None and opacity.grad.tolist() == pytest.approx([0.0, 0.3 / 0.1**0.5, 1 / 1.01**0.5])
 
 
 def test_quadratic_annealing_spends_half_of_the_steps_below_a_quarter() -> None:

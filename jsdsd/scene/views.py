@@ -94,15 +94,19 @@ def view_prompts(prompt: str, words: Sequence[str]) -> list[str]:
     return [f"{prompt}, {word} view" for word in words]
 
 
-def random_views(count: int, generator: torch.Generator, *, spread: bool = False) -> tuple[Tensor, Tensor]:
-    """Azimuths and elevations (count,) in degrees: all around; 0 to 30 high or, for OVERHEAD_SHARE of them, 60 to 85.
+def random_views(
+    count: int, generator: torch.Generator, *, spread: bool = False, lowest: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Azimuths and elevations (count,) in degrees: all around; `lowest` to 30 high or, for OVERHEAD_SHARE of them, 60
+    to 85.
 
     spread: one azimuth in each of `count` equal sectors (the sectors turned at random) instead of independent ones.
     """
     azimuth, elevation, which = torch.rand(3, count, generator=generator)
     if spread:
         azimuth = azimuth[0] + torch.arange(count) / count
-    return 360 * azimuth, torch.where(which < OVERHEAD_SHARE, OVERHEAD + 25 * elevation, 30 * elevation)
+    usual = lowest + (30 - lowest) * elevation
+    return 360 * azimuth, torch.where(which < OVERHEAD_SHARE, OVERHEAD + 25 * elevation, usual)
 
 
 def camera_corner(azimuth: Tensor, elevation: Tensor) -> Tensor:

@@ -19,11 +19,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..objectives.diffusion import Schedule, guide
+from ..recipe import LARGE, TOY, Recipe
 from ..scene.views import SECTORS, ViewWords, coarse_view, fine_view, view_prompts
 from .device import usable_device
 from .family import refuse_what_is_not_finite
 from .loading import load_pipeline
-from .numerics import PLAIN, PRESETS, Numerics, Preset, limit_pixel_gradient, prepare_vae, preset_for, rescaled
+from .numerics import (
+    LARGE_PIXELS,
+    PLAIN,
+    PRESETS,
+    Numerics,
+    Preset,
+    limit_pixel_gradient,
+    prepare_vae,
+    preset_for,
+    rescaled,
+)
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLPipeline
@@ -144,6 +155,11 @@ class Guidance:
         )  # fmt: skip
         guidance.preset = preset or guidance.preset
         return guidance
+
+    @property
+    def recipe(self) -> Recipe:
+        """The loop's numbers for models of this size."""
+        return TOY if self.own_size < LARGE_PIXELS else LARGE
 
     @property
     def view_word(self) -> Callable[[float, float], str]:

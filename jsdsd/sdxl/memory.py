@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from .device import memory_of
 from .latent import FIT_SIZE
-from .numerics import LARGE, Numerics, prepare_vae
+from .numerics import LARGE_PIXELS, Numerics, prepare_vae
 
 if TYPE_CHECKING:
     from .guidance import Guidance
@@ -169,7 +169,7 @@ def check_memory(
     key = views_per_step, resolution, render_size, batch, latent
     if key not in guidance.plans:
         texts = _weights(*(encoder for _, encoder in guidance.texts))
-        if guidance.image_size < LARGE:
+        if guidance.image_size < LARGE_PIXELS:
             sizes = _scene(resolution, 5 if latent else 4), _render(views_per_step, resolution, render_size, 4)
             guidance.plans[key] = MemoryPlan(_weights(guidance.unet, guidance.vae), texts, *sizes, 0, 0, 0)
         else:
@@ -203,9 +203,10 @@ def _predict(net: Any, latents: Tensor, batch: int, dtype: torch.dtype) -> Tenso
 
 
 def _scene(resolution: int, channels: int) -> int:
-    """float32: levels R ... R/8 with gradient and two moments; their sum, the fields and both gradients."""
+    """float32: levels R ... R/8 with gradient and two moments; their sum, the fields, the total variation, and the
+    gradients of all these (counted: 10 numbers a node and channel)."""
     levels = sum(channels * max(2, resolution // k) ** 3 for k in (1, 2, 4, 8))
-    return 4 * (4 * levels + 6 * channels * resolution**3)
+    return 4 * (4 * levels + 10 * channels * resolution**3)
 
 
 def _render(views: int, resolution: int, size: int, channels: int) -> int:

@@ -39,14 +39,14 @@ class Numerics:
 
 
 PLAIN = Numerics()
-LARGE = 256  # pixels: from here on a model is no toy
+LARGE_PIXELS = 256  # pixels: from here on a model is no toy
 
 
 def prepare_vae(vae: Any, numerics: Numerics, pixels: int) -> None:
     """How the VAE keeps its graph.  Large pictures go through it one by one, so that views share the memory of one
     picture's layers; latents and gradients stay the same up to rounding (tested)."""
     (vae.enable_gradient_checkpointing if numerics.gradient_checkpointing else vae.disable_gradient_checkpointing)()
-    (vae.enable_slicing if pixels >= LARGE else vae.disable_slicing)()
+    (vae.enable_slicing if pixels >= LARGE_PIXELS else vae.disable_slicing)()
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Preset:
 
 PRESETS = {
     8: Preset(8, 1, 96, (128, 256), Numerics(1024), latent=True),
-    12: Preset(12, 2, 96, (128, 256), Numerics(512, 0.1, gradient_checkpointing=True)),
-    16: Preset(16, 1, 128, (128, 256, 384), Numerics(768, 0.1, gradient_checkpointing=True)),
+    12: Preset(12, 2, 88, (128, 256), Numerics(512, 0.1, gradient_checkpointing=True)),
+    16: Preset(16, 1, 112, (128, 256, 384), Numerics(768, 0.1, gradient_checkpointing=True)),
     24: Preset(24, 2, 128, (128, 256, 384), Numerics(1024, 0.1, gradient_checkpointing=True)),
     40: Preset(40, 4, 160, (128, 256, 512), Numerics(1024, 0.1, gradient_checkpointing=True)),
     80: Preset(80, 4, 160, (128, 256, 512), Numerics(1024, 0.1)),  # the same, without computing the VAE's graph twice
