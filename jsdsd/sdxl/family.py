@@ -49,6 +49,21 @@ def family_of(pipe: Any) -> Family:
     return next((family for family in FAMILIES if family.pipeline == type(pipe).__name__), SDXL)
 
 
+NEEDED = {"torch": (2, 6), "diffusers": (0, 41), "transformers": (5, 6)}  # pyproject.toml's bounds
+
+
+def refuse_old_libraries() -> None:
+    """OSError that names the installed and the needed version: older ones misread weights, or cannot be imported."""
+    from importlib.metadata import version
+
+    for library, least in NEEDED.items():
+        if tuple(int(x) for x in re.findall(r"\d+", version(library))[:2]) < least:
+            wanted = ".".join(map(str, least))
+            raise OSError(
+                f'{library} {version(library)} is installed, {wanted} or newer is needed: pip install "{library}>={wanted}"'
+            )
+
+
 def refuse_distilled_name(name: str) -> None:
     """ValueError for a file, folder or hub name that says that the model was distilled."""
     if found := DISTILLED.search(name):
@@ -62,7 +77,16 @@ def refuse_other_pipelines(folder: Path, name: str) -> Family:
     """The family that a folder's model_index.json says it is of (SDXL where there is none); ValueError for others."""
     if not (index := folder / "model_index.json").exists():
         return FAMILIES[0]
-    kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    parts = json.loads(index.read_text(encoding="utf-8"))
+    for part, made_by in parts.items():  # [library, class]: diffusers would import any module that stands there
+        if isinstance(made_by, list) and made_by[:1] not in (
+            [None],
+            ["diffusers"],
+            ["transformers"],
+            ["stable_diffusion"],
+        ):
+            raise ValueError(f'"{name}" says that its {part} is made by {made_by}: only diffusers and transformers may')
+    kind = parts.get("_class_name")
     for family in FAMILIES:
         if kind == family.pipeline:
             return family

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .family import FAMILIES, refuse_distilled_name, refuse_other_networks, refuse_other_pipelines
+from .family import FAMILIES, refuse_distilled_name, refuse_old_libraries, refuse_other_networks, refuse_other_pipelines
 from .manifest import check_manifest
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -37,6 +37,7 @@ def load_pipeline(model: str | Path, dtype: torch.dtype, vae: str | None = None)
         model = path()
     name = SDXL if str(model) == "sdxl" else str(model)
     place = Path(name).expanduser()
+    refuse_old_libraries()
     refuse_distilled_name(place.name)
     if place.suffix in (".safetensors", ".ckpt", ".pt", ".bin"):
         pipe = _from_file(place, dtype, vae)

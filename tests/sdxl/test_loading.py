@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 import socket
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from jsdsd import toybox
 from jsdsd.sdxl import loading
-from jsdsd.sdxl.family import STABLE_DIFFUSION
+from jsdsd.sdxl.family import NEEDED, STABLE_DIFFUSION
 from jsdsd.sdxl.guidance import Guidance
 from jsdsd.sdxl.manifest import check_manifest, write_manifest
 
@@ -274,6 +275,23 @@ def test_half_shards_and_a_vae_without_the_unets_variant_are_found(copy: Path) -
     save_file(full, vae / "diffusion_pytorch_model.fp16.safetensors", metadata={"format": "pt"})
     (vae / "diffusion_pytorch_model.safetensors").unlink()
     assert Guidance.load(copy, dtype=torch.float32).vae.dtype == torch.float32
+
+
+def test_a_library_that_is_too_old_is_named_with_the_version_that_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: {"transformers": "5.5.4"}.get(name, "10.1"))
+    with pytest.raises(
+        OSError, match=r'transformers 5.5.4 is installed, 5.6 or newer .* pip install "transformers>=5.6"'
+    ):
+        Guidance.load("toybox")
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    for name, least in NEEDED.items():
+        assert f'"{name}>={".".join(map(str, least))}' in project
+
+
+def test_a_module_named_in_model_index_is_not_imported(copy: Path) -> None:
+    edit(copy / "model_index.json", scheduler=["antigravity", "Anything"])
+    with pytest.raises(ValueError, match="only diffusers and transformers may"):
+        Guidance.load(copy)
 
 
 def test_another_vae(copy: Path) -> None:
