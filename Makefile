@@ -12,7 +12,7 @@ TEST_READY := $(VENV)/ready-test
 DOCS_READY := $(VENV)/ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow browser lint types bench sdxl-full sandbox-results evaluate evidence train tutorials docs docs-serve slides gradescope clean
+.PHONY: help demo test test-oldest slow browser lint types bench sdxl-full sandbox-results evaluate evidence train tutorials docs docs-serve slides gradescope clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -30,6 +30,14 @@ browser: $(TEST_READY)  ## the exports in three.js, glTF-Validator and Chromium 
 	@$(PIP) playwright
 	@npm install --silent --no-fund --no-audit --prefix $(VENV)/js three@0.187.0 gltf-validator@2.0.0-dev.3.10
 	@$(PY) -m pytest -m browser
+
+# the lowest versions that pyproject.toml allows (Python 3.11), in an environment of their own
+OLDEST := torch==2.6.0 diffusers==0.42.0 transformers==5.6.0 accelerate==1.0.0 numpy==1.26.0 scipy==1.11.1 \
+  scikit-image==0.22.0 trimesh==4.6.0 matplotlib==3.8.0 pillow==10.1.0 tqdm==4.66.0
+test-oldest:  ## the fast test suite with the oldest libraries allowed (an environment of its own, 3 GB)
+	@$(PYTHON) -m venv .venv-oldest
+	@.venv-oldest/bin/python -m pip install --quiet -e '.[test]' $(OLDEST)
+	@.venv-oldest/bin/python -m pytest
 
 lint: $(TEST_READY)  ## style (ruff)
 	@$(PY) -m ruff check .

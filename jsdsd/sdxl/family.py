@@ -49,6 +49,7 @@ def family_of(pipe: Any) -> Family:
     return next((family for family in FAMILIES if family.pipeline == type(pipe).__name__), SDXL)
 
 
+MAKERS = [[None], ["diffusers"], ["transformers"], ["stable_diffusion"]]  # the last of safety checkers, not loaded
 NEEDED = {"torch": (2, 6), "diffusers": (0, 41), "transformers": (5, 6)}  # pyproject.toml's bounds
 
 
@@ -58,9 +59,9 @@ def refuse_old_libraries() -> None:
 
     for library, least in NEEDED.items():
         if tuple(int(x) for x in re.findall(r"\d+", version(library))[:2]) < least:
-            wanted = ".".join(map(str, least))
+            here, wanted = version(library), ".".join(map(str, least))
             raise OSError(
-                f'{library} {version(library)} is installed, {wanted} or newer is needed: pip install "{library}>={wanted}"'
+                f'{library} {here} is installed, {wanted} or newer is needed: pip install "{library}>={wanted}"'
             )
 
 
@@ -79,12 +80,7 @@ def refuse_other_pipelines(folder: Path, name: str) -> Family:
         return FAMILIES[0]
     parts = json.loads(index.read_text(encoding="utf-8"))
     for part, made_by in parts.items():  # [library, class]: diffusers would import any module that stands there
-        if isinstance(made_by, list) and made_by[:1] not in (
-            [None],
-            ["diffusers"],
-            ["transformers"],
-            ["stable_diffusion"],
-        ):
+        if isinstance(made_by, list) and made_by[:1] not in MAKERS:
             raise ValueError(f'"{name}" says that its {part} is made by {made_by}: only diffusers and transformers may')
     kind = parts.get("_class_name")
     for family in FAMILIES:
