@@ -132,7 +132,8 @@ class JSD:
     gradient of Jensen-Shannon at share 1/(1+k), with three approximations that `two_sided` lists: D is ½ everywhere, x'
     is re-noised where a sample of p_t is due, x_t inverted where one of q_t is. Each can be switched off there. Not
     divided by 1+k: so is the official loss, and k changes the step length of plain gradient descent (Adam does not
-    notice, a penalty of fixed weight beside it does). How the official code differs otherwise: docs/theory.md.
+    notice, a penalty of fixed weight beside it does). The official code has no factor alpha/sigma; how else it
+    differs: docs/theory.md.
 
     minority_weight: k >= 0; 1 is the paper's; 0 is SDI exactly, and then the extra U-Net call is not made.
     inversion_steps: U-Net calls of the inversion, spread from 0 up to t (the paper's code spreads 10 over the whole
