@@ -63,18 +63,31 @@ def mark(
     except BadFile as error:
         return Marked(submission.student, submission.name, trouble=str(error))
     results: list[Result] = []
+    broken: Verdict | None = None  # a file that cannot be run is not run again for each problem
     for number, problem in enumerate(found.problems, 1):
         if facts["functions"].get(problem.name):
             results.append(Result(problem, Verdict("not done yet")))
+        elif broken:
+            results.append(Result(problem, broken))
         else:
             result = answer(submission.name, parts, problem, worker, seed, seconds)
             called = set(facts["calls"].get(problem.name, ()))
             wrong = [r.problem.name for r in results if r.verdict.status != "passed" and r.problem.name in called]
             results.append(built_on(result, wrong) if wrong else result)
+            broken = runs_at_all(submission.name, parts, result.verdict, worker, seconds)
         told(number, results[-1])
     handed_out = given_names()
     uses = [name for name in facts["used"] if name not in handed_out]
     return Marked(submission.student, submission.name, found, results, "", uses, facts["print"])
+
+
+def runs_at_all(name: str, parts: Cells, verdict: Verdict, worker: Worker, seconds: float) -> Verdict | None:
+    """None where a file that gave no answer to one problem may answer another; otherwise the verdict on all of them."""
+    if verdict.what != "no answer":
+        return verdict if verdict.what == "the file cannot be run" else None
+    job = {"name": name, "cells": parts, "problem": "", "wanted": None, "cases": b"", "count": 0}
+    why = worker.ask(job, seconds).why
+    return Verdict("error", "the file cannot be run", f"{name}, run by itself: {why}") if why else None
 
 
 def built_on(result: Result, wrong: Sequence[str]) -> Result:
