@@ -12,7 +12,7 @@ import re
 import tokenize
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 LARGEST_FILE, MOST_FILES, LARGEST_ARCHIVE = 2**20, 5000, 2**28
@@ -44,7 +44,13 @@ def collect(places: Sequence[Path]) -> list[Submission]:
             found.append(Submission(place.stem, place.name, _bounded(place)))
         else:
             raise BadFile(f"there is no file {place}" if not place.exists() else f"{place} is no file")
+    found = [replace(s, student=harmless(s.student), name=harmless(s.name)) for s in found]
     return sorted(found, key=lambda s: (s.student.casefold(), s.name))
+
+
+def harmless(text: str) -> str:
+    """Without the control characters by which a text could rewrite a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _bounded(path: Path) -> bytes | str:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from . import SETS
-from .handed_in import BadFile, Submission, cells
+from .handed_in import BadFile, Submission, cells, harmless
 from .inside.observe import Seen
 from .problem import PUBLIC_SEED, Problem, ProblemSet, fresh_cases
-from .process import HINTS, Reply, Silence, Worker, harmless, tables
+from .process import HINTS, Reply, Silence, Worker, tables
 from .verdict import Verdict, agrees, diagnose
 
 EXERCISES = Path(__file__).resolve().parents[1] / "exercises"
@@ -127,7 +127,7 @@ def look(name: str, parts: Cells, worker: Worker) -> dict[str, Any]:
     reply = worker.ask({"name": name, "cells": parts}, SECONDS)
     facts = reply.answer or {}
     if "error" in facts:
-        raise BadFile(f"{name} is not valid Python: {str(facts.get('text')).removeprefix('SyntaxError: ')}")
+        raise BadFile(f"{name} is not valid Python: {harmless(str(facts.get('text'))).removeprefix('SyntaxError: ')}")
     functions, used, fingerprint = facts.get("functions"), facts.get("used"), facts.get("print")
     if not (isinstance(functions, dict) and isinstance(used, list) and isinstance(fingerprint, list)):
         raise BadFile(f"{name} cannot be read. {reply.why}")

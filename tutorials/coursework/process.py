@@ -20,6 +20,7 @@ from torch import Tensor
 
 import jsdsd
 
+from .handed_in import harmless
 from .inside.observe import LARGEST, Seen
 
 INSIDE = Path(__file__).with_name("inside")
@@ -157,11 +158,6 @@ def _reply(answer: str, why: str, printed: str, cut: bool, seconds: float) -> Re
         return Reply(content, "", shown, seconds)
     except (ValueError, RecursionError):
         return Reply(None, "What it sent cannot be read: did it write to a pipe that is not its own?", shown, seconds)
-
-
-def harmless(text: str) -> str:
-    """Without the control characters by which a text could rewrite a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def tables(answer: dict[str, Any], names: list[str], count: int) -> tuple[list[Seen], Seen, bool]:

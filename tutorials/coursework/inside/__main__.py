@@ -22,7 +22,10 @@ import tempfile
 import time
 from contextlib import suppress
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import resource
 
 MOST_ANSWER, MOST_PRINTED, MOST_KEPT = 4 * 2**20, 2**24, 2000
 MOST_FILES, MOST_BYTES = 500, 64 * 2**20  # in its folder
@@ -99,29 +102,33 @@ def supervise(job: dict[str, Any]) -> dict[str, Any]:
     os.close(answer_in)
     os.close(printed_in)
     got, limit = {answer: b"", printed: b""}, {answer: MOST_ANSWER, printed: MOST_PRINTED}
-    count, ended, stopped = {answer: 0, printed: 0}, False, ""
+    count, stopped = {answer: 0, printed: 0}, ""
+    done: tuple[int, resource.struct_rusage] | None = None  # how it ended, what it used
     deadline, look_again = time.monotonic() + 3 * job["seconds"] + 5, time.monotonic() + 0.3
     while not stopped:
-        ready = select.select([answer, printed], [], [], 0 if ended else 0.02)[0]
+        ready = select.select([answer, printed], [], [], 0 if done else 0.02)[0]
         chunks = {fd: os.read(fd, 65536) for fd in ready}
         for fd, chunk in chunks.items():
             count[fd] += len(chunk)
             got[fd] += chunk if fd == answer else chunk[: max(0, MOST_KEPT - len(got[fd]))]
             if count[fd] > limit[fd]:
                 stopped = "its answer is too large" if fd == answer else "it prints without end"
-        if ended and not any(chunks.values()):
+        if done and not any(chunks.values()):
             break
-        ended = ended or os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        if time.monotonic() > deadline and not ended:
+        if done is None:
+            reaped, status, used = os.wait4(pid, os.WNOHANG)
+            done = (status, used) if reaped else None
+        if time.monotonic() > deadline and not done:
             stopped = "time"
         if time.monotonic() > look_again:
             look_again = time.monotonic() + 0.3
             stopped = stopped or too_much(folder)
-    with suppress(ProcessLookupError):
+    with suppress(OSError):
         os.killpg(pid, signal.SIGKILL)  # and what it may have left behind
-    with suppress(ProcessLookupError):
+    if done is None:
         os.kill(pid, signal.SIGKILL)
-    _, status, used = os.wait4(pid, 0)
+        done = os.wait4(pid, 0)[1:]
+    status, used = done
     os.close(answer)
     os.close(printed)
     shutil.rmtree(folder, ignore_errors=True)
