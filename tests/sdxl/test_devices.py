@@ -92,7 +92,7 @@ def test_a_tensor_that_was_left_behind_is_noticed() -> None:
     with elsewhere():
         model = guidance(DEVICE)
         encode = model.encode_prompts
-        model.encode_prompts = lambda *a: Embeddings(*(x.cpu() for x in vars(encode(*a)).values()))  # type: ignore[method-assign]
+        model.encode_prompts = lambda *a: Embeddings(*(x if x is None else x.cpu() for x in vars(encode(*a)).values()))  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="two devices"):
             made(model)
         model = guidance(DEVICE)
