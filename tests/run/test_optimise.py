@@ -59,7 +59,7 @@ def test_a_run_that_fills_its_box_ends_in_words(guidance: Guidance, monkeypatch:
     full = VoxelGrid.from_fields(torch.full((16, 16, 16), 40.0), torch.full((3, 16, 16, 16), 0.5))
     monkeypatch.setattr(optimise, "start", lambda resolution, generator: full)
     steps = optimise.optimise(guidance, "a red mushroom", Scaled(1), **RUN)
-    seen = []
+    seen: list[int] = []
     with pytest.raises(FloatingPointError, match=r"fills its box at step 3 \(mean opacity"):
         seen.extend(step.record.step for step in steps)
     assert seen == [0, 1, 2]  # fog in the first third is let be
