@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from . import __version__
+from .run import Run
 
 if TYPE_CHECKING:
     from .jobs import Job
@@ -24,7 +27,7 @@ FILES = {  # what is written, and what opens it; the last is written first
     "run.json": "any text editor: settings, versions, one record a step",
     "asset.safetensors": "jsdsd.Asset.load, in Python: all of it",
 }
-OBJECTIVES = ("seeded", "jsd", "sdi", "sds", "two_sided", "local_jsd", "csd")  # generation.OBJECTIVES, without torch
+OBJECTIVES = ("seeded", "jsd", "sdi", "sds", "two_sided", "local_jsd", "csd")  # those of objectives/named.py
 T3BENCH_FILES = ("asset.safetensors", "save/it*-export/model.obj", "run.json")
 
 EXAMPLES = """examples:
@@ -57,25 +60,20 @@ def parser() -> argparse.ArgumentParser:
     add("--model", default="toybox", help='"toybox", "sdxl", a hub id, a folder or a .safetensors file')
     says = f"{', '.join(OBJECTIVES)} or your own module:Name (default: seeded for the toybox, else jsd)"
     add("--objective", type=objective_name, metavar="NAME", help=says)
-    add("--seed", type=int, default=0, help="same seed and machine, same object (default: 0)")
-    add("--steps", type=int, metavar="N", help="optimiser steps (default: depends on model and objective)")
     add("--num-assets", type=int, default=1, metavar="N", help="objects, seeds SEED, SEED+1, ... (default: 1)")
-    add("--negative-prompt", metavar="TEXT", help="what to move away from (default: nothing)")
-    scale = "how closely to follow PROMPT; 1 = not more than trained (default: 3 for the toybox, else 7.5)"
-    add("--guidance-scale", type=float, metavar="S", help=scale)
-    add("--views-per-step", type=int, metavar="N", help="pictures looked at in each step (default: depends on model)")
-    add("--resolution", type=int, metavar="R", help="voxels along each axis (default: depends on model)")
-    words = 'words for the views, as "front:0, side:90, back:180, side:270; overhead:60" (default: the model\'s own)'
-    add("--view-words", metavar="WORD:DEGREES,...", help=words)
-    add("--perp-neg", type=float, default=0.0, metavar="W", help="other views' words as negatives, weight (default: 0)")
+    for name, default, says, option in Run.options():
+        if option.get("action") == "bool":
+            option = {**option, "action": argparse.BooleanOptionalAction}
+        said = says if default is None else f"{says} (default: {default:g})"
+        add(f"--{name.replace('_', '-')}", default=default, help=said, **option)
     add("--device", help="cpu, cuda, cuda:1, mps (default: the CPU for the toybox, else a GPU where there is one)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="of the U-Net (default: depends on the device)")
     add("--memory", type=int, metavar="GB", help="SDXL's sizes for a GPU of 8, 12, 16, 24, 40, 80 GB (default: yours)")
-    add("--latent", action=argparse.BooleanOptionalAction, help="a grid of latents, no VAE: less memory, worse shapes")
     add("--compile", action="store_true", help="compile the U-Net: minutes at first, faster steps after that")
     add("--layout", choices=("plain", "t3bench"), default="plain", help="where files go (docs/t3bench.md)")
     add("--method", default="jsdsd", metavar="NAME", help="of the t3bench layout: the method's name")
     add("--group", default="single", choices=("single", "surr", "multi"), help="of the t3bench layout: which prompts")
+    add("--version", action="version", version=f"jsdsd {__version__}")
     add("--quiet", action="store_true", help="no progress bar")
     return p
 
@@ -94,18 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def failed(job: Job, error: Exception) -> None:
         codes.append(FAILED_RUN if isinstance(error, FloatingPointError) else BAD_INPUT)
-        who = f"{job.prompt}, seed {job.seed}: " if args.prompts else ""
+        who = f"{job.run.prompt}, seed {job.run.seed}: " if args.prompts else ""
         print(f"jsdsd: {who}{error}", file=sys.stderr)
 
     running: list[Job] = []
     try:
-        from . import jobs
-        from .scene.asset import check_writable
+        from . import generation, jobs
+        from .files import check_writable
 
         rank, count, local = jobs.process()
-        mine = planned(args)[rank::count]
-        for job in [job for job in mine if args.resume and job.complete(job.settings["steps"])]:
-            print(f"{job.folder}: finished, {job.settings['steps']} steps; a larger --steps adds to them")
+        everything = planned(args)
+        mine = everything[rank::count]
+        for job in [job for job in mine if args.resume and job.complete(job.run.steps)]:
+            print(f"{job.folder}: finished, {job.run.steps} steps; a larger --steps adds to them")
             mine.remove(job)
         for job in mine:
             for name in job.files:
@@ -116,12 +115,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         def load(job: Job) -> Guidance:
             return guidance(loaded, job, args.device, local, args.compile)
 
+        if not args.resume and not all(args.prompts and job.finished for job in mine):
+            # a word that the model was never taught is told before any work, wherever in the list it stands
+            generation.check_language(load(mine[0]), [job.run for job in everything])
+
         def make(job: Job, model: Guidance) -> Asset:
             import jsdsd
 
             running[:] = [job]
             return jsdsd.generate(
-                job.prompt, model=model, seed=job.seed, **job.settings,
+                job.run.prompt, model=model, objective=job.objective, **job.run.arguments(),
                 progress=not args.quiet and rank == 0, checkpoint=job.checkpoint, resume=not args.prompt,
             )  # type: ignore[return-value]  # fmt: skip
 
@@ -142,7 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def planned(args: argparse.Namespace) -> list[Job]:
     """What the command asks for, as one job per asset.  ValueError or OSError for what cannot be done."""
     from . import jobs
-    from .scene.views import ViewWords
+    from .objectives.named import OBJECTIVES as KNOWN
+    from .objectives.named import named
 
     if args.resume:
         allowed = ("resume", "steps", "device", "compile", "layout", "quiet")
@@ -150,21 +154,17 @@ def planned(args: argparse.Namespace) -> list[Job]:
         if changed := [n for n, value in plain.items() if n not in allowed and getattr(args, n) != value]:
             given = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
             raise ValueError(f"--resume goes on with a run as it was begun, --steps aside: leave out {given}")
-        return jobs.found_jobs(args.resume, args.steps, T3BENCH_FILES if args.layout == "t3bench" else tuple(FILES))
-    if not args.prompts and not args.prompt.strip():
-        raise ValueError('the prompt is empty: say what to make, as "a red mushroom"')
+        files = T3BENCH_FILES if args.layout == "t3bench" else tuple(FILES)
+        return jobs.found_jobs(args.resume, args.steps, files, KNOWN)
     if args.num_assets < 1:
         raise ValueError(f"--num-assets must be at least 1, got {args.num_assets}")
     if args.objective and ":" in args.objective:
-        from .objectives import check_for_asset, named_objective
-
-        check_for_asset(named_objective(args.objective, {}), checkpoint=True)
-    names = ("objective", "steps", "negative_prompt", "guidance_scale", "views_per_step", "resolution", "perp_neg")
-    settings = {name: getattr(args, name) for name in (*names, "latent")}
-    settings["view_words"] = ViewWords.parse(args.view_words) if args.view_words else None
+        named(args.objective)
+    said = {name: getattr(args, name) for name, *_ in Run.options()}
+    run = Run("unsaid", model=args.model, dtype=args.dtype, memory_gb=args.memory, **said)
     made = []
     for prompt in jobs.read_prompts(args.prompts) if args.prompts else [args.prompt]:
-        for seed in range(args.seed, args.seed + args.num_assets):
+        for seed in range(run.seed, run.seed + args.num_assets):
             files = tuple(FILES)
             if args.layout == "t3bench":
                 folder, files = jobs.t3bench_folder(args.output, args.method, args.group, prompt, seed), T3BENCH_FILES
@@ -172,7 +172,7 @@ def planned(args: argparse.Namespace) -> list[Job]:
                 folder = args.output / jobs.folder_name(prompt) / f"seed-{seed}"
             else:
                 folder = args.output / f"seed-{seed}" if args.num_assets > 1 else args.output
-            made.append(jobs.Job(prompt, seed, folder, files, args.model, args.dtype, args.memory, settings))
+            made.append(jobs.Job(replace(run, prompt=prompt, seed=seed), folder, files, args.objective))
     return made
 
 
@@ -180,20 +180,20 @@ def guidance(
     loaded: dict[tuple[object, ...], Guidance], job: Job, device: str | None, local: int, compiled: bool
 ) -> Guidance:
     """The job's model, loaded once; each process of a machine takes its own GPU."""
-    wanted = job.model, job.dtype, job.memory_gb
+    wanted = model_name, dtype_name, preset = job.run.model or "", job.run.dtype, job.run.memory_gb
     if wanted not in loaded:
         import torch
 
         from .sdxl.device import default_device, device_errors_in_words
         from .sdxl.guidance import Guidance
 
-        place = device or default_device(job.model)
+        place = device or default_device(model_name)
         if place == "cuda" and (gpus := torch.cuda.device_count()):
             place = f"cuda:{local % gpus}"
         loaded.clear()  # one at a time in memory
-        dtype = getattr(torch, job.dtype) if job.dtype else None
+        dtype = getattr(torch, dtype_name.removeprefix("torch.")) if dtype_name else None
         with device_errors_in_words():
-            loaded[wanted] = model = Guidance.load(job.model, device=place, dtype=dtype, preset=job.memory_gb)
+            loaded[wanted] = model = Guidance.load(model_name, device=place, dtype=dtype, preset=preset)
         if compiled:
             model.unet = torch.compile(model.unet)
     return loaded[wanted]
@@ -204,9 +204,11 @@ def save_all(asset: Asset, folder: Path) -> None:
 
     The asset itself goes first and the meshes last: an unfinished scene may have no surface yet.
     """
+    from .jobs import save_record
+
     for name in reversed(FILES):
         if name == "run.json":
-            (folder / name).write_text(json.dumps(asset.facts(), indent=1) + "\n", encoding="utf-8")
+            save_record(asset, folder)
         else:
             asset.save(folder / name)
     width = max(len(str(folder / name)) for name in FILES)

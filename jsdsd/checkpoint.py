@@ -1,4 +1,4 @@
-"""A run that can go on: the asset so far, Adam's moments and the random state, in one safetensors file.
+"""A run that can go on: the asset so far, Adam's moments, what the objective learned and the random state, in one file.
 
 The file is an asset file with more tensors in it, so `Asset.load` reads it too.  It takes its name when it is whole,
 so that a process killed while it writes leaves the one before.  On the CPU a resumed run ends in the same bytes as one
@@ -7,21 +7,47 @@ that was never interrupted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .scene.asset import Asset, read_asset_file, whole_file
+from .files import whole_file
+from .run import Run
+from .scene.asset import Asset, read_asset_file
 from .scene.voxels import VoxelGrid
 
-if TYPE_CHECKING:
-    from .optimise import Progress
-
 EVERY = 25  # steps between two writes
-FREE = ("steps", "device", "versions")  # settings that a resumed run may change
+
+
+class Progress(Protocol):
+    """What a checkpoint needs of a step; `optimise` yields such."""
+
+    @property
+    def scene(self) -> nn.Module: ...
+    @property
+    def optimiser(self) -> torch.optim.Optimizer: ...
+    @property
+    def generator(self) -> torch.Generator: ...
+
+
+class Learning(Protocol):
+    """A part of an objective that learns while it runs.  `restore` meets a fresh copy with the same fields."""
+
+    def state(self) -> dict[str, Tensor]: ...
+    def restore(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+def learning_parts(value: Any, name: str = "objective") -> Iterator[tuple[str, Learning]]:
+    """The parts of an objective that learn, itself or in its fields, each by its name in a checkpoint."""
+    if callable(getattr(value, "state", None)) and callable(getattr(value, "restore", None)):
+        yield name, value
+    elif is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            yield from learning_parts(getattr(value, f.name, None), f"{name}.{f.name}")
 
 
 @dataclass(frozen=True)
@@ -37,17 +63,21 @@ class Checkpoint:
         """Optimiser steps done."""
         return len(self.asset.history)
 
-    def check_same_run(self, config: dict[str, Any]) -> None:
-        """ValueError where `config` describes another run; more steps, another device or version are allowed."""
-        old, new = self.asset.config, Asset(self.asset.grid, "", config).facts()["config"]
-        for name in sorted({*old, *new} - {*FREE}):
-            if old.get(name) != new.get(name):
-                raise ValueError(
-                    f'"{self.path}" is of another run: its {name} is {old.get(name)!r}, not {new.get(name)!r}; give '
-                    "the same settings, or another folder or file"
-                )
-        if self.steps > config["steps"]:
-            raise ValueError(f'"{self.path}" has {self.steps} steps already, more than the {config["steps"]} asked for')
+    @property
+    def run(self) -> Run:
+        """The settings that it was begun with."""
+        return Run.from_json({**self.asset.config, "prompt": self.asset.prompt})
+
+    def check_same_run(self, run: Run) -> None:
+        """ValueError where this is another run's; more steps, another device or version are allowed."""
+        old = self.run
+        for name in old.differences(run):
+            raise ValueError(
+                f'"{self.path}" is of another run: its {name} is {getattr(old, name)!r}, not {getattr(run, name)!r}; '
+                "give the same settings, or another folder or file"
+            )
+        if self.steps > (run.steps or 0):
+            raise ValueError(f'"{self.path}" has {self.steps} steps already, more than the {run.steps} asked for')
 
     def restore(self, grid: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> int:
         """Put the state back into a run that was set up with the same settings; returns the steps done."""
@@ -56,24 +86,28 @@ class Checkpoint:
         with torch.no_grad():
             for mine, theirs in zip(grid.parameters(), latent or self.asset.grid.parameters(), strict=True):
                 mine.copy_(theirs)
-        moments = {i: self._moments(f"adam.{i}.") for i in range(count)}
+        moments = {i: self._named(f"adam.{i}.") for i in range(count)}
         optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
         generator.set_state(self.state["generator"])
         return self.steps
 
-    def _moments(self, prefix: str) -> dict[str, Tensor]:
+    def restore_learning(self, objective: Any) -> None:
+        """Give a fresh copy of the objective back what it had learned."""
+        for name, part in learning_parts(objective):
+            part.restore(self._named(f"{name}."))
+
+    def _named(self, prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: x for name, x in self.state.items() if name.startswith(prefix)}
 
 
-def write(path: str | Path, asset: Asset, progress: Progress) -> None:
+def write(path: str | Path, asset: Asset, progress: Progress, objective: Any = None) -> None:
     """The asset after `progress`, with all that is needed to go on, at `path`: whole or not at all."""
-    path = Path(path)
     moments = progress.optimiser.state_dict()["state"]
     state = {f"adam.{i}.{name}": x.cpu() for i, entries in moments.items() for name, x in entries.items()}
     if not isinstance(progress.scene, VoxelGrid):  # the asset has its linear preview
         state |= {f"latent.{i}": x.detach().cpu() for i, x in enumerate(progress.scene.parameters())}
-    for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed while it wrote
-        left.unlink(missing_ok=True)
+    for name, part in learning_parts(objective):
+        state |= {f"{name}.{key}": x.detach().cpu() for key, x in part.state().items()}
     with whole_file(path) as file:
         file.write(asset.safetensors(state | {"generator": progress.generator.get_state()}))
 

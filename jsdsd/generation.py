@@ -1,12 +1,14 @@
-"""`generate`: a prompt becomes an Asset."""
+"""`generate`: prompts become Runs, and each Run an Asset."""
 
 from __future__ import annotations
 
-import math
+import copy
+import inspect
 import platform
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +16,29 @@ import torch
 from tqdm import TqdmWarning
 
 from . import checkpoint as checkpoints
-from .objectives import (
-    CSD,
-    JSD,
-    SDI,
-    SDS,
-    GuidanceLogOdds,
-    JensenShannon,
-    LocalJSD,
-    Objective,
-    Seeded,
-    TwoSided,
-    check_for_asset,
-    named_objective,
-)
+from .files import check_writable
+from .objectives import JSD, SDS, Objective, Seeded
+from .objectives.named import named
 from .optimise import Progress, optimise
-from .scene.asset import Asset, check_writable
+from .run import Run, identity, truth, whole
+from .scene.asset import Asset
 from .scene.views import ViewWords
 from .sdxl.device import default_device, device_errors_in_words
 from .sdxl.guidance import Guidance
-from .sdxl.memory import check_memory
 from .sdxl.numerics import Preset
-from .sdxl.perp_neg import unet_batch
 
 with warnings.catch_warnings():  # in a notebook without ipywidgets the bar is text, which needs no warning
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
-OBJECTIVES: dict[str, Callable[[], Objective]] = {
-    "sds": SDS,
-    "sdi": SDI,
-    "jsd": JSD,
-    "seeded": Seeded,
-    "two_sided": lambda: TwoSided(JensenShannon(), log_odds=GuidanceLogOdds()),
-    "local_jsd": LocalJSD,
-    "csd": CSD,
-}
+LOOP = (  # of a Run, handed on to `optimise`
+    "seed", "steps", "views_per_step", "resolution", "negative_prompt", "guidance_scale", "view_words", "perp_neg",
+)  # fmt: skip
 
 
 @device_errors_in_words()
+@torch.inference_mode(False)  # the caller's modes are none of ours
+@torch.enable_grad()
 def generate(
     prompt: str | list[str],
     *,
@@ -109,109 +95,75 @@ def generate(
     another run.  On Ctrl-C the KeyboardInterrupt carries what there is of the running asset as `.asset`; it and
     FloatingPointError carry the assets finished before as `.finished`.
     """
+    if prompt in ("", [], ()):
+        raise ValueError('the prompt is empty: say what to make, as "a red mushroom"')
+    if not isinstance(prompt, (str, list, tuple)):
+        raise ValueError(f'the prompt is a text or a list of texts, as "a red mushroom"; got {prompt!r}')
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    chosen = _check(prompts, objective, steps, num_assets, guidance_scale, views_per_step, resolution, checkpoint)
-    if resume and checkpoint is None:
+    count = whole(1, 10**6)("num_assets", num_assets)
+    first = Run(
+        prompts[0], seed, steps=steps, negative_prompt=negative_prompt, guidance_scale=guidance_scale,
+        views_per_step=views_per_step, resolution=resolution, view_words=view_words, perp_neg=perp_neg,
+        render_sizes=render_sizes, latent=latent,  # type: ignore[arg-type]  # checked and made a tuple
+    )  # fmt: skip
+    runs = [replace(first, prompt=text, seed=first.seed + i) for text in prompts for i in range(count)]
+    chosen = named(objective)
+    places = _places(checkpoint, len(runs))
+    if truth("resume", resume) and checkpoint is None:
         raise ValueError("resume=True needs checkpoint=, the file to go on from")
-    if render_sizes is not None and not all(isinstance(n, int) and n >= 16 for n in render_sizes):
-        raise ValueError(f"render_sizes are whole numbers of pixels, at least 16, got {render_sizes!r}")
-    if latent not in (None, True, False):
-        raise ValueError(f"latent is True, False or None (the preset's), got {latent!r}")
-    if not 0 <= perp_neg < float("inf"):
-        raise ValueError(f"perp_neg must be finite and at least 0, got {perp_neg}")
-    if isinstance(model, Guidance) and preset is not None:
-        raise ValueError("preset= belongs to Guidance.load where model is a Guidance")
+    if callback is not None and not callable(callback):
+        raise ValueError(f"callback is a function of a Progress, got {callback!r}")
+    if not isinstance(model, (str, Path, Guidance)):
+        raise ValueError(f"model is a name, a folder or a Guidance, got {model!r}")
+    given = [n for n, v in (("preset", preset), ("device", device), ("dtype", dtype)) if v is not None]
     if not isinstance(model, Guidance):
-        model = Guidance.load(model, device=device or default_device(model), dtype=dtype, preset=preset)
-    guidance = model
-    for text in prompts:
-        guidance.check_prompt(text, view_words)
+        guidance = Guidance.load(model, device=device or default_device(model), dtype=dtype, preset=preset)
+    elif given:
+        raise ValueError(f"{given[0]}= belongs to Guidance.load where model is a Guidance")
+    else:
+        guidance = model
+    check_language(guidance, runs)
     toy = guidance.image_size < 256  # else SDXL-sized: fewer and larger renders, more steps
     chosen = chosen or (Seeded() if toy else JSD())
-    if steps is None:
-        steps = (250 if isinstance(chosen, SDS) else 100) if toy else 2000
-    sizes = Preset(None, 4, 40, (guidance.image_size,), guidance.numerics) if toy else guidance.preset
-    settings: dict[str, Any] = {
-        "steps": steps,
-        "views_per_step": views_per_step if views_per_step is not None else sizes.views_per_step,
-        "resolution": resolution if resolution is not None else sizes.resolution,
-        "render_sizes": list(render_sizes or sizes.render_sizes),
-        "numerics": repr(guidance.numerics),
-        "memory_gb": sizes.gigabytes,
-        "guidance_scale": guidance.guidance_scale if guidance_scale is None else guidance_scale,
-        "negative_prompt": negative_prompt,
-        "latent": sizes.latent if latent is None else latent,
-        "view_words": str(view_words) if view_words else None,
-        "perp_neg": perp_neg,
-        "model": guidance.name,
-        "objective": repr(chosen),
-        "dtype": str(guidance.dtype),
-        "device": str(guidance.device),
-    }
-    side = guidance.latent_shape[-1]
-    if settings["latent"] and min(settings["render_sizes"]) < side:
-        raise ValueError(
-            f"latent=True needs renders of at least the latents' {side} pixels: render_sizes are "
-            f"{settings['render_sizes']}"
-        )
-    rows = unet_batch(*guidance.all_views(view_words)) if perp_neg else 2
-    size = settings["views_per_step"], settings["resolution"], max(settings["render_sizes"])
-    told = (*size, rows, settings["latent"]) in guidance.plans
-    need = check_memory(guidance, *size, rows, settings["latent"])
-    if not toy and progress and not told:
-        slow = "\nno GPU is used: a step of SDXL takes a minute or more" if guidance.device.type == "cpu" else ""
-        tqdm.write(f"{need}{slow}", file=sys.stderr)
-    settings["versions"] = versions()
-    runs = [{"prompt": text, "seed": seed + i, **settings} for text in prompts for i in range(num_assets)]
+    runs = [decided(run, guidance, chosen) for run in runs]
+    _check_memory(guidance, runs[0], progress and not toy)
     assets: list[Asset] = []
     try:
-        for i, config in enumerate(runs):
-            place = Path(checkpoint) if checkpoint else None
-            if place and len(runs) > 1:
-                place = place.with_stem(f"{place.stem}-{i}")
-            assets.append(_one(guidance, chosen, config, callback, progress, place, resume))
+        for run, place in zip(runs, places, strict=True):
+            assets.append(_one(guidance, copy.deepcopy(chosen), run, callback, progress, place, resume))
     except (KeyboardInterrupt, FloatingPointError) as stop:
         stop.finished = assets  # type: ignore[union-attr]
         raise
-    return assets if isinstance(prompt, list) or num_assets > 1 else assets[0]
+    return assets if isinstance(prompt, (list, tuple)) or count > 1 else assets[0]
 
 
 def _one(
     guidance: Guidance,
-    objective: Objective,
-    config: dict[str, Any],
+    objective: Objective,  # its own copy: what it learns is this asset's
+    run: Run,
     callback: Callable[[Progress], None] | None,
     progress: bool,
     place: Path | None,
     resume: bool,
 ) -> Asset:
-    prompt, steps = config["prompt"], config["steps"]
+    steps = run.steps
+    assert steps is not None  # `decided`
+    config = run.to_json()
     before = checkpoints.read(place) if resume and place and place.exists() else None
     if before:
-        before.check_same_run(config)
+        before.check_same_run(run)
         if before.steps == steps:
             return before.asset
+        before.restore_learning(objective)
     history: list[dict[str, Any]] = before.asset.history if before else []
     last: Progress | None = None
-    run = optimise(
-        guidance,
-        prompt,
-        objective,
-        seed=config["seed"],
-        steps=steps,
-        views_per_step=config["views_per_step"],
-        resolution=config["resolution"],
-        sizes=config["render_sizes"],
-        negative_prompt=config["negative_prompt"],
-        guidance_scale=config["guidance_scale"],
-        view_words=ViewWords.parse(config["view_words"]) if config["view_words"] else None,
-        perp_neg=config["perp_neg"],
-        latent=config["latent"],
-        resume=before,
-    )
-    bar = tqdm(total=steps, initial=len(history), desc=prompt, unit="step", disable=not progress)
+    loop = optimise(
+        guidance, run.prompt, objective, sizes=run.render_sizes or (), latent=bool(run.latent), resume=before,
+        **{name: getattr(run, name) for name in LOOP},
+    )  # fmt: skip
+    bar = tqdm(total=steps, initial=len(history), desc=run.prompt, unit="step", disable=not progress)
     try:
-        for last in run:
+        for last in loop:
             record = last.record
             history.append(
                 {
@@ -229,51 +181,94 @@ def _one(
             if callback is not None:
                 callback(last)
             if place is not None and ((record.step + 1) % checkpoints.EVERY == 0 or record.step + 1 == steps):
-                checkpoints.write(place, Asset(last.grid, prompt, config, history), last)
+                checkpoints.write(place, Asset(last.grid, run.prompt, config, history), last, objective)
     except KeyboardInterrupt as stop:
         if last is not None:
-            stop.asset = Asset(last.grid, prompt, config, history)  # type: ignore[attr-defined]
+            stop.asset = Asset(last.grid, run.prompt, config, history)  # type: ignore[attr-defined]
         raise
     finally:
         bar.close()
     assert last is not None  # at least one step was left to do
-    return Asset(last.grid, prompt, config, history)
+    return Asset(last.grid, run.prompt, config, history)
 
 
-def _check(
-    prompts: list[str],
-    objective: str | Objective | None,
-    steps: int | None,
-    num_assets: int,
-    guidance_scale: float | None,
-    views_per_step: int | None,
-    resolution: int | None,
-    checkpoint: str | Path | None,
-) -> Objective | None:
-    """Refuse in words what cannot work, before anything is loaded; returns the objective, None for the default."""
-    if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
-        raise ValueError('the prompt is empty: say what to make, as "a red mushroom"')
-    for name, value, least in (
-        ("steps", steps, 1),
-        ("num_assets", num_assets, 1),
-        ("views_per_step", views_per_step, 1),
-        ("resolution", resolution, 8),
-    ):
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if guidance_scale is not None and not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
-    if checkpoint is not None:
-        if Path(checkpoint).suffix != ".safetensors":
-            raise ValueError(f'checkpoint must be a .safetensors file, got "{checkpoint}"')
-        check_writable(Path(checkpoint))
-    if isinstance(objective, str):
-        objective = named_objective(objective, OBJECTIVES)
-    if objective is not None and (isinstance(objective, type) or not callable(getattr(objective, "gradient", None))):
-        raise ValueError(f"objective must be a name or an object with a gradient method, got {objective!r}")
-    if objective is not None:
-        check_for_asset(objective, checkpoint is not None)
-    return objective
+def check_language(guidance: Guidance, runs: Sequence[Run]) -> None:
+    """ValueError for the first run whose prompt, negative prompt or view words the model was never taught."""
+    known = guidance.facts.words
+    for run in {(r.prompt, r.negative_prompt, r.view_words): r for r in runs}.values():
+        guidance.check_prompt(run.prompt, run.view_words)
+        if known is not None:
+            from .toybox.captions import check_words, parse
+
+            views = [f"a toy, {word} view" for word in run.view_words.words] if run.view_words else []
+            for text in (run.prompt, *([run.negative_prompt] if run.negative_prompt else []), *views):
+                check_words(text, known)
+                parse(text)
+
+
+def decided(run: Run, guidance: Guidance, objective: Objective) -> Run:
+    """The run with everything decided that the caller left to the model and the objective."""
+    says, toy = guidance.facts, guidance.image_size < 256
+    sizes = Preset(None, 4, 40, (guidance.image_size,), guidance.numerics) if toy else guidance.preset
+    usual = (250 if isinstance(objective, SDS) else 100) if toy else 2000
+    run = run.filled(
+        steps=says.steps or usual,
+        views_per_step=says.views_per_step or sizes.views_per_step,
+        resolution=says.resolution or sizes.resolution,
+        render_sizes=says.render_sizes or sizes.render_sizes,
+        guidance_scale=guidance.guidance_scale,
+        latent=sizes.latent,
+        numerics=repr(guidance.numerics),
+        memory_gb=sizes.gigabytes,
+        model=guidance.name,
+        weights=guidance.digest,
+        objective=identity(objective),
+        recipe=recipe(),
+        dtype=str(guidance.dtype),
+        device=str(guidance.device),
+        versions=versions(),
+    )
+    side = guidance.latent_shape[-1]
+    if run.latent and min(run.render_sizes or (side,)) < side:
+        raise ValueError(
+            f"latent=True needs renders of at least the latents' {side} pixels: render_sizes are "
+            f"{list(run.render_sizes or ())}"
+        )
+    return run
+
+
+def recipe() -> str:
+    """The loop's own numbers: the defaults of `optimise` that no Run holds."""
+    own = inspect.signature(optimise).parameters.values()
+    held = {f.name for f in fields(Run)} | {"resume"}
+    return ", ".join(f"{p.name}={p.default!r}" for p in own if p.default is not p.empty and p.name not in held)
+
+
+def _places(checkpoint: str | Path | None, count: int) -> list[Path | None]:
+    """The checkpoint of each run.  ValueError or OSError where there cannot be one."""
+    if checkpoint is None:
+        return [None] * count
+    if not isinstance(checkpoint, (str, Path)) or Path(checkpoint).suffix != ".safetensors":
+        raise ValueError(f'checkpoint must be a .safetensors file, got "{checkpoint}"')
+    place = Path(checkpoint)
+    places = [place.with_stem(f"{place.stem}-{i}") for i in range(count)] if count > 1 else [place]
+    for one in places:
+        check_writable(one)
+    return list(places)
+
+
+def _check_memory(guidance: Guidance, run: Run, progress: bool) -> None:
+    """MemoryError before the work, where a GPU is too small; says once what will be needed."""
+    from .sdxl.memory import check_memory
+    from .sdxl.perp_neg import unet_batch
+
+    rows = unet_batch(*guidance.all_views(run.view_words)) if run.perp_neg else 2
+    sizes = (run.views_per_step or 1, run.resolution or 8, max(run.render_sizes or (0,)), rows, bool(run.latent))
+    told = sizes in guidance.plans
+    need = check_memory(guidance, *sizes)
+    if progress and not told:
+        slow = "\nno GPU is used: a step of SDXL takes a minute or more" if guidance.device.type == "cpu" else ""
+        tqdm.write(f"{need}{slow}", file=sys.stderr)
 
 
 def versions() -> dict[str, str]:

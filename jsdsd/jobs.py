@@ -11,14 +11,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .checkpoint import read
-from .scene.asset import Asset, whole_file
-from .scene.views import ViewWords
+from .files import whole_file
+from .objectives.distillation import Objective
+from .run import Run, identity
+from .scene.asset import Asset
 
 if TYPE_CHECKING:
     from .sdxl.guidance import Guidance
@@ -29,30 +31,32 @@ T3BENCH_CANNOT = "/[]*?()\"$&;|<>`\\"  # its scripts quote the apostrophe alone
 
 @dataclass(frozen=True)
 class Job:
-    """One asset to make.  settings: further arguments of `generate`.  files: what is there when it is done (globs)."""
+    """One asset to make.  files: what is there when it is done (globs)."""
 
-    prompt: str
-    seed: int
+    run: Run
     folder: Path
     files: tuple[str, ...]
-    model: str = "toybox"
-    dtype: str | None = None  # as "float16"; None: the device's default
-    memory_gb: int | None = None  # the preset; None: by the device
-    settings: dict[str, Any] = field(default_factory=dict)
+    objective: str | None = None  # by its name; None: the model's default
 
     @property
     def checkpoint(self) -> Path:
         return self.folder / CHECKPOINT
+
+    @property
+    def finished(self) -> bool:
+        """There is nothing left to do, and nothing to check."""
+        return not self.checkpoint.exists() and self.complete(self.run.steps)
 
     def complete(self, steps: int | None) -> bool:
         """All files are there, of a run that was not stopped and has this many steps (None: any number)."""
         if not all(any(self.folder.glob(name)) for name in self.files):
             return False
         try:
-            run = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-        except ValueError:  # half written, by a process that was killed
+            record = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+            done = len(record["history"])
+            return bool(done == record["config"]["steps"] and steps in (None, done))
+        except (ValueError, TypeError, KeyError, OSError):  # half written or damaged: it is made again
             return False
-        return len(run["history"]) == run["config"].get("steps") and steps in (None, len(run["history"]))
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -111,36 +115,38 @@ def save_t3bench(asset: Asset, folder: Path) -> None:
     mesh.apply_transform([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # (x, y, z) -> (x, -z, y)
     with whole_file(place) as file:
         file.write(mesh.export(file_type="obj").encode())
-    (folder / "run.json").write_text(json.dumps(asset.facts(), indent=1) + "\n", encoding="utf-8")
+    save_record(asset, folder)
 
 
-def found_jobs(folder: Path, steps: int | None, files: tuple[str, ...]) -> list[Job]:
+def save_record(asset: Asset, folder: Path) -> None:
+    """run.json: the settings, the versions, one record a step."""
+    with whole_file(folder / "run.json") as file:
+        file.write((json.dumps(asset.facts(), indent=1) + "\n").encode())
+
+
+def found_jobs(
+    folder: Path, steps: int | None, files: tuple[str, ...], named: Mapping[str, Callable[[], Objective]]
+) -> list[Job]:
     """The runs whose checkpoints are in `folder` or below it, as they were begun; steps: a new, larger number of them.
+    named: the objectives that a command can name.
 
     Raises FileNotFoundError where there is none, and ValueError for runs that Python objects shaped: those go on in
     Python alone.
     """
-    from .generation import OBJECTIVES
-
     places = sorted(folder.rglob(CHECKPOINT))
     if not places:
         raise FileNotFoundError(f'there is no {CHECKPOINT} in "{folder}": nothing to resume')
     jobs = []
     for place in places:
-        config = read(place).asset.config
-        name = next((name for name, make in OBJECTIVES.items() if repr(make()) == config["objective"]), None)
-        if config["model"] == "Guidance object" or name is None:
+        run = read(place).run
+        same = (name for name, make in named.items() if not run.differences(replace(run, objective=identity(make()))))
+        name = next(same, None)
+        if run.model == "Guidance object" or name is None:
             raise ValueError(
-                f'"{place}" was made with {config["objective"]} and model {config["model"]}, which a command cannot '
+                f'"{place}" was made with {run.objective} and model {run.model}, which a command cannot '
                 "say: go on in Python, with generate(..., checkpoint=..., resume=True)"
             )
-        kept = {k: config[k] for k in ("negative_prompt", "guidance_scale", "views_per_step", "resolution")}
-        views = ViewWords.parse(config["view_words"]) if config["view_words"] else None
-        kept |= {k: config[k] for k in ("perp_neg", "render_sizes", "latent")} | {"view_words": views}
-        settings = {"objective": name, "steps": steps or config["steps"], **kept}
-        dtype = config["dtype"].removeprefix("torch.")
-        model, memory = config["model"], config["memory_gb"]
-        jobs.append(Job(config["prompt"], config["seed"], place.parent, files, model, dtype, memory, settings))
+        jobs.append(Job(replace(run, steps=steps or run.steps), place.parent, files, name))
     return jobs
 
 
@@ -160,7 +166,7 @@ def work(
 ) -> None:
     """Do the jobs in order.  One that fails is handed to `failed` and the rest goes on; not so where `load` fails."""
     for job in jobs:
-        if skip_done and not job.checkpoint.exists() and job.complete(job.settings.get("steps")):
+        if skip_done and job.finished:
             continue
         model = load(job)  # what is wrong with a model is wrong with all its jobs
         try:

@@ -42,6 +42,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
     result = Stand()
     monkeypatch.setattr(jsdsd, "generate", result, raising=False)
     monkeypatch.setattr(Guidance, "load", lambda model, **rest: (model, rest))
+    monkeypatch.setattr("jsdsd.generation.check_language", lambda model, runs: None)
     return result
 
 
@@ -81,7 +82,7 @@ def test_passes_every_option_on(stand: Stand) -> None:
         "model": ("sdxl", {"device": "cpu", "dtype": torch.bfloat16, "preset": 16}),
         "objective": "sds", "seed": 8, "steps": 3, "latent": True,
         "negative_prompt": "fog", "guidance_scale": 5.5, "views_per_step": 6, "resolution": 24, "progress": False,
-        "checkpoint": Path("x/seed-8/checkpoint.safetensors"), "resume": False, "perp_neg": 0.5,
+        "checkpoint": Path("x/seed-8/checkpoint.safetensors"), "resume": False, "perp_neg": 0.5, "render_sizes": None,
         "view_words": ViewWords((("front", 0.0), ("rear", 180.0))),
     }  # fmt: skip
     assert Asset.load("x/seed-7/asset.safetensors").config["seed"] == 7
@@ -92,7 +93,7 @@ def test_names_of_objectives_are_generates_own(
     stand: Stand, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jsdsd.__main__ import OBJECTIVES
-    from jsdsd.generation import OBJECTIVES as known
+    from jsdsd.objectives.named import OBJECTIVES as known
 
     assert set(OBJECTIVES) == set(known)
     own = "from jsdsd.objectives import SDS\nclass Odd:\n    gradient = SDS.gradient\n"

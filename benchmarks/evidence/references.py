@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from jsdsd.files import whole_file
 from jsdsd.optimise import adam_for, start
 from jsdsd.penalties import solid
-from jsdsd.scene.asset import whole_file
 from jsdsd.scene.cameras import orbit
 from jsdsd.scene.renderer import render
 from jsdsd.scene.views import random_background, random_views, view_prompts

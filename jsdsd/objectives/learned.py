@@ -6,7 +6,7 @@ A GAN's discriminator (Goodfellow et al. 2014, arXiv 1406.2661, Prop. 1; not re-
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -131,6 +131,38 @@ class LearnedLogOdds:
             return h
         variance = alpha**2 * self._size + sigma**2  # (B,)
         return h - flat.square().sum(1) / (2 * variance) - flat.shape[1] / 2 * (2 * math.pi * variance).log()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it has learned, for a checkpoint; nothing before the first call."""
+        if self.net is None:
+            return {}
+        found = {"size": torch.tensor(self._size, dtype=torch.float64), "dim": torch.tensor(self._dim)}
+        found["count"] = torch.tensor(self._rate.last_epoch)
+        parts: dict[str, nn.Module] = {"net": self.net, "average": self._average}
+        found |= {f"{name}.{key}": x for name, part in parts.items() for key, x in part.state_dict().items()}
+        adam = self._optimizer.state_dict()["state"]
+        return found | {f"adam.{i}.{key}": x for i, entries in adam.items() for key, x in entries.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take `state` up; on the CPU it goes on to the same bytes."""
+        if not state:
+            return
+        names = ["net.", "average.", *(f"adam.{i}." for i in range(8))]
+        under: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        for name, x in state.items():
+            for prefix in under:
+                if name.startswith(prefix):
+                    under[prefix][name[len(prefix) :]] = x.clone()
+        self._size = float(state["size"])
+        self._make_network(next(iter(under["net."].values())).new_zeros(1, int(state["dim"])))
+        assert self.net is not None
+        self.net.load_state_dict(under["net."])
+        self._average.load_state_dict(under["average."])
+        moments = {i: under[f"adam.{i}."] for i in range(8)}  # four layers, a weight and a bias each
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        self._rate.last_epoch = int(state["count"])
+        for group, rate in zip(self._optimizer.param_groups, self._rate.base_lrs, strict=True):
+            group["lr"] = rate * self._rate.lr_lambdas[0](self._rate.last_epoch)
 
     def _make_network(self, like: Tensor) -> None:
         self._dim = like.shape[1]

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from .distillation import Objective
+from .distillation import SDS, Objective
+from .divergences import JensenShannon
+from .jsd import JSD, SDI, TwoSided
+from .local_jsd import LocalJSD
+from .log_odds import GuidanceLogOdds
+from .neighbours import CSD
+from .seeded import Seeded
+
+OBJECTIVES: dict[str, Callable[[], Objective]] = {  # for one asset, by the names that `generate` and commands know
+    "sds": SDS,
+    "sdi": SDI,
+    "jsd": JSD,
+    "seeded": Seeded,
+    "two_sided": lambda: TwoSided(JensenShannon(), log_odds=GuidanceLogOdds()),
+    "local_jsd": LocalJSD,
+    "csd": CSD,
+}
 
 
 def named_objective(name: str, known: Mapping[str, Callable[[], Objective]]) -> Objective:
@@ -41,11 +56,9 @@ def named_objective(name: str, known: Mapping[str, Callable[[], Objective]]) -> 
     return objective
 
 
-def check_for_asset(objective: Objective, checkpoint: bool = False) -> None:
-    """Refuse, in words, what cannot make one asset: particles that know of each other, log-odds that need a density,
-    and, with a checkpoint, an objective whose repr is another in each process (a run that goes on is recognised by
-    it).
-    """
+def check_for_asset(objective: Objective) -> None:
+    """Refuse, in words, what cannot make one asset: particles that know of each other, and log-odds that need a
+    density."""
     name = type(objective).__name__
     if getattr(objective, "needs_particles", False):
         raise ValueError(
@@ -57,8 +70,16 @@ def check_for_asset(objective: Objective, checkpoint: bool = False) -> None:
             f"{objective!r} needs the target's density, which a network does not have: give it "
             "log_odds=GuidanceLogOdds() or Undecided()"
         )
-    if checkpoint and re.search(r" at 0x[0-9a-f]+", repr(objective)):
-        raise ValueError(
-            f"a run with a checkpoint is recognised by its objective's repr, and {objective!r} has another one in each "
-            "process: make its class a dataclass, or write its __repr__"
-        )
+
+
+def named(objective: str | Objective | None) -> Objective | None:
+    """The objective of that name for one asset, or the object itself, checked; None stays: the model's default."""
+    if isinstance(objective, str):
+        objective = named_objective(objective, OBJECTIVES)
+    if isinstance(objective, type):
+        raise ValueError(f"objective must be an object with a gradient method: write {objective.__name__}()")
+    if objective is not None and not callable(getattr(objective, "gradient", None)):
+        raise ValueError(f"objective must be a name or an object with a gradient method, got {objective!r}")
+    if objective is not None:
+        check_for_asset(objective)
+    return objective

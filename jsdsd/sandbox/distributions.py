@@ -69,7 +69,7 @@ class GaussianMixture:
 
         from matplotlib.figure import Figure
 
-        from .plots import plot_density
+        from .density import plot_density
 
         figure, file = Figure(figsize=(3, 3), dpi=80, layout="tight"), BytesIO()
         plot_density(figure.subplots(), self)

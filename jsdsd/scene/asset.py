@@ -6,18 +6,17 @@ import base64
 import html
 import io
 import math
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import whole_file
 from .asset_file import pack, unpack
 from .cameras import orbit
 from .display import run_table
@@ -238,38 +237,6 @@ def read_asset_file(path: str | Path) -> tuple[Asset, dict[str, Tensor]]:
             f'"{path}" is an asset file with a part missing or broken ({error}); generate it again'
         ) from error
     return asset, tensors
-
-
-def check_writable(path: str | Path) -> None:
-    """Raise OSError, in words, where no file could be written at `path`.  Its folder is made if it is missing."""
-    path = Path(path)
-    with whole_file(path, keep=False):
-        pass
-
-
-@contextmanager
-def whole_file(path: Path, keep: bool = True) -> Iterator[BinaryIO]:
-    """A file that takes its name when the block ends without an error; until then nothing stands at `path`."""
-    if path.is_dir():
-        raise IsADirectoryError(f'cannot write "{path}": there is a folder of that name')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        file = part.open("wb")
-    except FileExistsError as error:
-        raise NotADirectoryError(f'cannot write "{path}": "{path.parent}" is a file, not a folder') from error
-    except OSError as error:
-        raise type(error)(f'cannot write into the folder "{path.parent}": {error.strerror}') from error
-    try:
-        with file:
-            yield file
-            if keep:
-                file.flush()
-                os.fsync(file.fileno())  # the content before the name, also where the power fails
-        if keep:
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _number(name: str, value: Any) -> float:

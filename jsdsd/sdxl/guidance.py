@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from ..objectives.diffusion import Schedule, guide
 from ..recipe import LARGE, TOY, Recipe
 from ..scene.views import SECTORS, ViewWords, coarse_view, fine_view, view_prompts
 from .device import usable_device
+from .facts import Facts, fingerprint
 from .family import refuse_what_is_not_finite
 from .loading import load_pipeline
 from .numerics import (
@@ -82,16 +83,15 @@ class Guidance:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         numerics: Numerics = PLAIN,
-        words: Sequence[str] | None = None,
+        facts: Facts = Facts(),  # noqa: B008 - frozen
         name: str = "Guidance object",
-        exact_cameras: bool = False,
     ):
         kind = pipe.scheduler.config.get("prediction_type", "epsilon")
         if kind not in ("epsilon", "v_prediction", "sample"):
             raise ValueError(f'unknown prediction_type "{kind}": known are epsilon, v_prediction and sample')
-        self.pipe, self.guidance_scale, self.prediction_type, self.words = pipe, guidance_scale, kind, words
+        self.pipe, self.guidance_scale, self.prediction_type, self.facts = pipe, guidance_scale, kind, facts
         self.name = name  # what `load` was asked for
-        self.exact_cameras = exact_cameras  # told in the crop corner's place, see views.camera_corner
+        self.exact_cameras = facts.camera == "crop"  # told in the crop corner's place, see views.camera_corner
         self.plans: dict[tuple[int, int, int, int, bool], MemoryPlan] = {}  # made by memory.check_memory
         self.preset = PRESETS[24]  # the run's sizes; those of the toybox are `generate`'s own
         if hasattr(pipe.scheduler, "alphas_cumprod"):  # at zero terminal SNR, keep a trace of signal, as Euler's does
@@ -145,16 +145,21 @@ class Guidance:
         device = usable_device(device)
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
         pipe, facts = load_pipeline(model, dtype, vae)
-        words = facts.get("words")
-        scale = guidance_scale if guidance_scale is not None else 3.0 if words else 7.5  # see docs/toybox.md
+        usual = facts.guidance_scale or (3.0 if facts.words else 7.5)  # see docs/toybox.md
+        scale = usual if guidance_scale is None else guidance_scale
         toy = pipe.unet.config.sample_size * pipe.vae_scale_factor < 256
         preset = None if toy else preset or preset_for(device)
         guidance = cls(
-            pipe, guidance_scale=scale, device=device, dtype=dtype, words=words, name=str(model),
-            numerics=preset.numerics if preset else PLAIN, exact_cameras=facts.get("exact_cameras", False),
+            pipe, guidance_scale=scale, device=device, dtype=dtype, facts=facts, name=str(model),
+            numerics=preset.numerics if preset else PLAIN,
         )  # fmt: skip
         guidance.preset = preset or guidance.preset
         return guidance
+
+    @cached_property
+    def digest(self) -> str:
+        """See facts.fingerprint."""
+        return fingerprint(self.pipe)
 
     @property
     def recipe(self) -> Recipe:
@@ -164,7 +169,8 @@ class Guidance:
     @property
     def view_word(self) -> Callable[[float, float], str]:
         """(azimuth, elevation) in degrees -> the word this model was taught for that view."""
-        return fine_view if self.words and set(" ".join(SECTORS).split()) <= set(self.words) else coarse_view
+        known = self.facts.words
+        return fine_view if known and set(" ".join(SECTORS).split()) <= set(known) else coarse_view
 
     def all_views(self, own: ViewWords | None = None) -> tuple[list[str], Callable[[float, float], str]]:
         """All words for views, each once, and what chooses one by the angles: `own`, or else the model's."""
@@ -174,16 +180,12 @@ class Guidance:
         return list(dict.fromkeys(self.view_word(*view) for view in around)), self.view_word
 
     def check_prompt(self, prompt: str, view_words: ViewWords | None = None) -> None:
-        """ValueError for an empty prompt, one too long for the view words, and words that the toybox was never taught.
+        """ValueError for a prompt that is empty, or too long for the view words.
 
         The words stand at the end, and a tokenizer cuts what is too long there: all views would be given one text.
         """
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError('the prompt is empty: say what to make, as "a red mushroom"')
-        if self.words is not None:
-            from ..toybox.captions import check_words
-
-            check_words(prompt, self.words)
         for tokenizer in self.tokenizers:
             for text in view_prompts(prompt, self.all_views(view_words)[0]):
                 if (count := len(tokenizer(text).input_ids)) > tokenizer.model_max_length:

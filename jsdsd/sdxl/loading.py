@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 
+from .facts import Facts
 from .family import FAMILIES, refuse_distilled_name, refuse_old_libraries, refuse_other_networks, refuse_other_pipelines
 from .manifest import check_manifest
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+SHORT = {"sdxl": SDXL, "toybox": str(Path(__file__).parents[1] / "toybox" / "weights")}  # names that stand for others
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 HUB = "https://huggingface.co/"
 
 
-def load_pipeline(model: str | Path, dtype: torch.dtype, vae: str | None = None) -> tuple[Any, dict[str, Any]]:
-    """diffusers' pipeline of a model, and what its folder says of itself in toybox.json where it is a toybox.
+def load_pipeline(model: str | Path, dtype: torch.dtype, vae: str | None = None) -> tuple[Any, Facts]:
+    """diffusers' pipeline of a model, and what its folder says of itself.
 
     model: "toybox", "sdxl", a hub id (owner/name, owner/name@revision), a folder in diffusers' layout, or a single
     .safetensors file with all parts; of SDXL or Stable Diffusion 1.x, 2.x.  vae: another VAE's hub id or folder.
@@ -31,11 +33,7 @@ def load_pipeline(model: str | Path, dtype: torch.dtype, vae: str | None = None)
     Raises FileNotFoundError for what is missing or incomplete, OSError where the weights are damaged, or not here and
     cannot be fetched, ValueError for a model of another kind.
     """
-    if str(model) == "toybox":
-        from ..toybox import path
-
-        model = path()
-    name = SDXL if str(model) == "sdxl" else str(model)
+    name = SHORT.get(str(model), str(model))
     place = Path(name).expanduser()
     refuse_old_libraries()
     refuse_distilled_name(place.name)
@@ -46,8 +44,7 @@ def load_pipeline(model: str | Path, dtype: torch.dtype, vae: str | None = None)
         pipe = _from_folder(folder, name, dtype, vae)
         place = folder
     refuse_other_networks(pipe, name)
-    facts = place / "toybox.json"
-    return pipe, json.loads(facts.read_text()) if facts.exists() else {}
+    return pipe, Facts.read(place)
 
 
 def _from_folder(folder: Path, name: str, dtype: torch.dtype, vae: str | None) -> Any:

@@ -89,6 +89,8 @@ def parse(prompt: str) -> Label:
     if not words:
         raise ValueError('the prompt is empty: say what to make, as "a red mushroom"')
     check_words(prompt)
+    if odd := re.search(r"[^\w\s,.;:!?'\"-]|_", prompt):
+        raise ValueError(f'"{prompt}" is no toybox sentence: it knows no sign {odd[0]!r}; write "a red mushroom"')
     text = " ".join(words)
     kinds = "|".join(sorted(KINDS, key=len, reverse=True))
     toy = rf"(?:(?:an? )?(?:({'|'.join(COLOURS)}) )?({kinds}|toy)|something ({'|'.join(COLOURS)}))"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 
 import jsdsd
 from jsdsd import checkpoint
+from jsdsd.objectives import DistillationStep
 from jsdsd.optimise import Progress
+from jsdsd.run import Run, identity
 from jsdsd.scene.asset import Asset
 from jsdsd.sdxl.guidance import Guidance
 
@@ -198,3 +201,47 @@ def test_what_cannot_be_resumed_is_said(guidance: Guidance, tmp_path: Path) -> N
     plain.write_bytes(plain.read_bytes()[:100])
     with pytest.raises(ValueError, match="damaged"):
         made(guidance, plain, resume=True)
+
+
+class Restless:
+    """An objective of one's own, no dataclass, that learns: its gradient grows with the steps it has seen."""
+
+    def __init__(self) -> None:
+        self.seen = torch.zeros(())
+
+    def gradient(self, denoiser: Any, x0: torch.Tensor, t: Any, generator: Any = None) -> DistillationStep:
+        self.seen = self.seen + 1
+        return DistillationStep(0.1 * self.seen * torch.sign(x0), t, x0, x0, x0, (x0,), None, 0)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"seen": self.seen}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.seen = state["seen"]
+
+
+def test_what_an_objective_learned_goes_on_with_its_run_and_with_no_other(guidance: Guidance, tmp_path: Path) -> None:
+    objective, place = Restless(), tmp_path / "run.safetensors"
+    first, second = jsdsd.generate("a red mushroom", model=guidance, objective=objective, num_assets=2, **QUICK)  # type: ignore[misc]
+    assert objective.seen == 0  # each asset has its own copy
+    alone = jsdsd.generate("a red mushroom", model=guidance, objective=objective, seed=1, **QUICK)
+    assert same(second, alone) and not same(first, second)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        made(guidance, place, callback=stop_after(2), objective=objective)
+    assert same(made(guidance, place, resume=True, objective=Restless()), first)
+    with pytest.raises(ValueError, match="another run: its objective"):
+        made(guidance, place, resume=True, objective=jsdsd.SDS(), steps=6)
+
+
+def test_identity_is_the_class_and_its_fields_and_no_repr() -> None:
+    assert identity(jsdsd.SDS()) == "jsdsd.objectives.SDS(guidance_scale=None)"
+    assert identity(jsdsd.SDS(2.0)) != identity(jsdsd.SDS(3.0))
+    assert identity(Restless()) == identity(Restless()) and identity(Restless()).endswith(".Restless()")
+    assert identity(torch.ones(2)) == identity(torch.ones(2)) != identity(torch.zeros(2))
+
+
+def test_a_file_of_version_0_1_goes_on() -> None:
+    """It has the objective's repr, and no digest of the model."""
+    old = Run.from_json({"prompt": "a mug", "objective": "SDS(guidance_scale=None)", "unknown": 3})
+    assert old.differences(Run("a mug", objective=identity(jsdsd.SDS()), weights="x", recipe="y", steps=9)) == []
+    assert old.differences(Run("a mug", objective=identity(jsdsd.JSD()))) == ["objective"]

@@ -21,7 +21,7 @@ from jsdsd.sdxl.guidance import Guidance
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # in this process as in those it is compared with
 QUICK = ("--layout", "t3bench", "--steps", "2", "--resolution", "12", "--views-per-step", "1", "--quiet")
-PROMPTS = ("a red ball", "a green corgi", "a blue mug", "a yellow cone")  # the toybox knows no corgi
+PROMPTS = ("a red ball", "a green cube", "a blue mug", "a yellow cone")
 
 
 @pytest.fixture
@@ -29,6 +29,13 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("list.txt").write_text("\n".join(("# toys", "", *PROMPTS, PROMPTS[0])) + "\n", encoding="utf-8")
     return tmp_path
+
+
+def spoil(output: str) -> None:
+    """The green cube's checkpoint is damaged: its job will fail, in any process."""
+    place = jobs.t3bench_folder(Path(output), "jsdsd", "single", PROMPTS[1], 0) / jobs.CHECKPOINT
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"damaged")
 
 
 def run(*more: str, output: str = "out") -> int:
@@ -87,13 +94,24 @@ def test_the_launchers_variables_say_whose_share_it_is(monkeypatch: pytest.Monke
 
 
 def test_a_list_is_made_and_the_failing_prompt_reported(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil("out")
     assert run() == FAILED_RUN
     err = capsys.readouterr().err
-    assert "a green corgi, seed 0: " in err and "3 of 4 done, 1 failed" in err and "Traceback" not in err
+    assert "a green cube, seed 0: " in err and "3 of 4 done, 1 failed" in err and "Traceback" not in err
     assert len(grids("out")) == 3
     files = {p: p.stat().st_mtime_ns for p in Path("out").rglob("*") if p.is_file()}
     assert run() == FAILED_RUN  # again: all that is done is left alone
     assert {p: p.stat().st_mtime_ns for p in files} == files
+
+
+@pytest.mark.parametrize("wrong", ["a green corgi", "on", "red red red", "a red mushroom \U0001f344"])
+def test_a_list_with_a_word_too_many_is_refused_before_its_first_job(
+    listed: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    Path("list.txt").write_text(f"a red ball\n{wrong}\n", encoding="utf-8")
+    assert run() == BAD_INPUT
+    assert wrong.split()[-1] in (said := capsys.readouterr().err) and "Traceback" not in said
+    assert not Path("out").exists()
 
 
 def test_a_list_that_was_stopped_goes_on_and_can_be_extended(listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +191,7 @@ def test_a_full_gpu_is_one_failed_prompt_in_words(
         return optimise(guidance, prompt, *args, **rest)
 
     monkeypatch.setattr(generate, "optimise", full)
+    spoil("out")
     assert run() == FAILED_RUN
     said = capsys.readouterr().err
     assert "a blue mug, seed 0: the memory is full" in said and "--memory 8" in said and "allocate 2 GiB" in said
@@ -182,9 +201,11 @@ def test_a_full_gpu_is_one_failed_prompt_in_words(
 def test_each_process_does_its_share_and_the_shares_make_the_whole(
     listed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for output in ("whole", "out"):
+        spoil(output)
     assert run(output="whole") == FAILED_RUN
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, made in (("1", 1), ("0", 3)):  # 1: corgi (fails), cone; 0: ball, mug
+    for rank, made in (("1", 1), ("0", 3)):  # 1: cube (fails), cone; 0: ball, mug
         monkeypatch.setenv("RANK", rank)
         assert run() == OK  # another code would make a launcher end the other process
         assert len(grids("out")) == made
@@ -203,10 +224,12 @@ def launch(*more: str) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("full_words")
 def test_two_launched_processes_make_the_same_bytes_as_one(listed: Path) -> None:
+    for output in ("whole", "out"):
+        spoil(output)
     assert run(output="whole") == FAILED_RUN
     done = subprocess.run(**launch(), capture_output=True, text=True, timeout=600)
     assert done.returncode == OK, done.stderr  # a failing prompt does not stop the other process
-    assert "a green corgi, seed 0: " in done.stderr and "1 of 2 done, 1 failed" in done.stderr
+    assert "a green cube, seed 0: " in done.stderr and "1 of 2 done, 1 failed" in done.stderr
     assert equal(grids("out"), grids("whole"))
 
 
@@ -216,7 +239,8 @@ def test_resume_takes_a_folder_up_as_it_was_begun(listed: Path, capsys: pytest.C
     assert main(["a red ball", "-o", "once", "--seed", "4", "--objective", "sds", "--steps", "2", *plain]) == OK
     assert main(["--resume", "here", "--steps", "3", "--quiet"]) == OK
     longer = Asset.load("here/asset.safetensors")
-    assert len(longer.history) == 3 and longer.config["seed"] == 4 and longer.config["objective"].startswith("SDS")
+    assert len(longer.history) == 3 and longer.config["seed"] == 4
+    assert longer.config["objective"].startswith("jsdsd.objectives.SDS(")
     assert [h["grad_norm"] for h in longer.history[:2]] == [
         h["grad_norm"] for h in Asset.load("once/asset.safetensors").history
     ]
@@ -254,4 +278,4 @@ def test_the_model_is_loaded_once(listed: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Guidance, "load", counted)
     run("--num-assets", "2")
     assert count == 1
-    assert len(grids("out")) == 6
+    assert len(grids("out")) == 8

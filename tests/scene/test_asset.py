@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from jsdsd.scene import asset as asset_module
-from jsdsd.scene.asset import SUFFIXES, Asset, check_writable
+from jsdsd.scene.asset import SUFFIXES, Asset
 from jsdsd.scene.asset_file import MARK, digest
 from jsdsd.scene.cameras import orbit
 from jsdsd.scene.renderer import render
@@ -254,14 +254,6 @@ def test_a_refused_folder_is_named(ball: Asset, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(asset_module.Path, "open", refuse)
     with pytest.raises(PermissionError, match=f'cannot write into the folder "{tmp_path}": Permission denied'):
         ball.save(tmp_path / "x.gif")
-
-
-def test_check_writable_leaves_no_file_and_keeps_an_old_one(tmp_path: Path) -> None:
-    check_writable(tmp_path / "a" / "x.gif")
-    assert list((tmp_path / "a").iterdir()) == []
-    (tmp_path / "x.gif").write_text("old")
-    check_writable(tmp_path / "x.gif")
-    assert (tmp_path / "x.gif").read_text() == "old"
 
 
 def test_load_refuses_a_file_that_is_cut_anywhere(ball: Asset, tmp_path: Path) -> None:

@@ -178,9 +178,13 @@ def test_the_two_halves_are_those_of_one_guided_prediction(
 
 def test_prompts_are_checked_before_any_work(guidance: Guidance) -> None:
     guidance.check_prompt("a red mushroom")
-    for prompt, says in (("", "empty"), ("a corgi", 'model="sdxl"')):
-        with pytest.raises(ValueError, match=says):
-            guidance.check_prompt(prompt)
+    with pytest.raises(ValueError, match="empty"):
+        guidance.check_prompt("")
+    wrong = [{"prompt": p} for p in ("a corgi", "on", "next to", "red red red", "!!!", "a", "a mug \U0001f344")]
+    more = [{"negative_prompt": "xyzzy"}, {"view_words": "xyzzy:0"}, {"view_words": "front:0; xyzzy:60"}]
+    for changes in (*wrong, *more):  # the model's own language: parse's
+        with pytest.raises(ValueError, match="toybox"):
+            jsdsd.generate(**{"prompt": "a mug", "model": guidance, **changes})  # type: ignore[arg-type]
 
 
 def test_a_prompt_whose_view_words_would_be_cut_off_is_refused(guidance: Guidance) -> None:
@@ -188,7 +192,7 @@ def test_a_prompt_whose_view_words_would_be_cut_off_is_refused(guidance: Guidanc
     window = guidance.pipe.tokenizer.model_max_length
     longest = max(guidance.all_views()[0], key=lambda word: len(word.split()))
     room = window - len(guidance.pipe.tokenizer(f"a mushroom, {longest} view").input_ids)
-    fits = f"a {'red ' * room}mushroom"
+    fits = f"a {'red ' * room}mushroom"  # no sentence of the toybox's, and as long as may be
     guidance.check_prompt(fits)
     with pytest.raises(ValueError, match=f"too long: (.|\\n)*has {window + 1} tokens, the model reads {window}"):
         guidance.check_prompt(fits + " red")

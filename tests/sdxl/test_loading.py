@@ -71,7 +71,7 @@ def in_cache(folder: Path, cache: Path, name: str) -> None:
 def test_a_folder_gives_the_same_weights_and_the_vae_stays_in_full_precision(folder: Path) -> None:
     loaded = Guidance.load(folder)
     assert same(loaded, Guidance(miniature.pipeline()))
-    assert loaded.words is None and loaded.image_size == 64 and loaded.latent_shape == (4, 8, 8)
+    assert loaded.facts.words is None and loaded.image_size == 64 and loaded.latent_shape == (4, 8, 8)
     half = Guidance.load(str(folder), dtype=torch.float16)
     assert (half.unet.dtype, half.vae.dtype, half.pipe.text_encoder.dtype) == (
         torch.float16, torch.float32, torch.float16,
@@ -391,5 +391,5 @@ def test_wrong_devices_types_and_presets_are_refused_before_anything_is_loaded(w
 
 
 def test_the_toybox_brings_its_words() -> None:
-    assert "mushroom" in (Guidance.load("toybox").words or [])
+    assert "mushroom" in (Guidance.load("toybox").facts.words or ())
     assert same(Guidance.load("toybox"), Guidance.load(toybox.path()))
