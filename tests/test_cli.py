@@ -96,11 +96,11 @@ def test_names_of_objectives_are_generates_own(
     from jsdsd.objectives.named import OBJECTIVES as known
 
     assert set(OBJECTIVES) == set(known)
-    own = "from jsdsd.objectives import SDS\nclass Odd:\n    gradient = SDS.gradient\n"
+    own = "from jsdsd.objectives import SDS\nclass Odd:\n    grad = SDS.gradient\n"
     Path("mine_on_the_line.py").write_text(own)
     assert main(["a ball", "--objective", "mine_on_the_line:SDS"]) == 0
     assert stand.arguments["objective"] == "mine_on_the_line:SDS"
-    for name, words in (("mine_on_the_line:Odd", "make its class a dataclass"), ("nowhere:X", 'no module "nowhere"')):
+    for name, words in (("mine_on_the_line:Odd", "has no gradient"), ("nowhere:X", 'no module "nowhere"')):
         assert main(["a ball", "--objective", name]) == BAD_INPUT
         assert words in capsys.readouterr().err
 

@@ -21,8 +21,8 @@ ROOMS = {
     "objectives": set(),
     "scene": {"files"},
     "sandbox": {"objectives"},
-    "toybox": {"scene", "files", "objectives"},
     "sdxl": {"objectives", "scene"},
+    "toybox": {"scene", "files", "objectives", "sdxl"},  # training writes a model's folder
 }
 RUN = ("run", "checkpoint", "penalties", "optimise", "generation", "jobs", "__main__")  # each knows those before it
 

@@ -1,5 +1,6 @@
 """2D targets with exact scores, particles, metrics and plots: mode seeking and mode covering, seen and measured."""
 
+from .density import plot_density
 from .distributions import (
     TARGETS,
     ConditionalMixture,
@@ -25,7 +26,6 @@ from .metrics import (
 from .particles import Particles, fit_particles, trajectories
 from .plots import (
     animate,
-    plot_density,
     plot_gradient_field,
     plot_loss_landscape,
     plot_one_gaussian,

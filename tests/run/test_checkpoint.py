@@ -211,7 +211,7 @@ class Restless:
 
     def gradient(self, denoiser: Any, x0: torch.Tensor, t: Any, generator: Any = None) -> DistillationStep:
         self.seen = self.seen + 1
-        return DistillationStep(0.1 * self.seen * torch.sign(x0), t, x0, x0, x0, (x0,), None, 0)
+        return DistillationStep(0.1 * self.seen * x0.detach().sign(), t, x0, x0, x0, (x0,), None, 0)
 
     def state(self) -> dict[str, torch.Tensor]:
         return {"seen": self.seen}
@@ -222,9 +222,9 @@ class Restless:
 
 def test_what_an_objective_learned_goes_on_with_its_run_and_with_no_other(guidance: Guidance, tmp_path: Path) -> None:
     objective, place = Restless(), tmp_path / "run.safetensors"
-    first, second = jsdsd.generate("a red mushroom", model=guidance, objective=objective, num_assets=2, **QUICK)  # type: ignore[misc]
+    first, second = jsdsd.generate("a red ball", model=guidance, objective=objective, num_assets=2, **QUICK)  # type: ignore[misc]
     assert objective.seen == 0  # each asset has its own copy
-    alone = jsdsd.generate("a red mushroom", model=guidance, objective=objective, seed=1, **QUICK)
+    alone = jsdsd.generate("a red ball", model=guidance, objective=objective, seed=1, **QUICK)
     assert same(second, alone) and not same(first, second)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
         made(guidance, place, callback=stop_after(2), objective=objective)
