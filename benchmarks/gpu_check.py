@@ -312,7 +312,8 @@ def pipeline(run: Run, dtype: torch.dtype) -> Any:
 
 def guided(run: Run, pipe: Any, dtype: torch.dtype, numerics: Any) -> Any:
     """A Guidance whose prompts are random embeddings of the right shapes."""
-    from jsdsd.sdxl.guidance import Embeddings, Guidance
+    from jsdsd.sdxl.embeddings import Embeddings
+    from jsdsd.sdxl.guidance import Guidance
 
     class RandomPrompts(Guidance):
         def encode_prompts(self, prompts: Sequence[str], negative_prompt: str | None = None) -> Embeddings:

@@ -16,7 +16,8 @@ from benchmarks.evidence.judge import HEADS, load_judge
 from jsdsd.objectives.diffusion import ddim_sample
 from jsdsd.optimise import OWN_WORDS
 from jsdsd.scene.views import view_prompts
-from jsdsd.sdxl.guidance import Embeddings, Guidance
+from jsdsd.sdxl.embeddings import Embeddings
+from jsdsd.sdxl.guidance import Guidance
 from jsdsd.sdxl.own_words import own_words
 from jsdsd.toybox.kinds import KINDS, ORIENTED
 

@@ -22,7 +22,8 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 
 import jsdsd
 from jsdsd.sdxl import memory, sdxl_base
-from jsdsd.sdxl.guidance import Embeddings, Guidance
+from jsdsd.sdxl.embeddings import Embeddings
+from jsdsd.sdxl.guidance import Guidance
 from jsdsd.sdxl.numerics import Numerics
 
 RESOLUTION, ALLOWED = 128, 0.15

@@ -11,7 +11,6 @@ from torch import Tensor
 from .checkpoint import Checkpoint
 from .objectives.distillation import DistillRecord, Objective, Times, distill
 from .penalties import as_share, present, solid, total_variation
-from .recipe import Recipe, between
 from .scene.cameras import orbit
 from .scene.renderer import Render, render_fields
 from .scene.views import (
@@ -27,6 +26,7 @@ from .sdxl.guidance import Guidance
 from .sdxl.latent import LatentGrid, fit_linear_colours, shrunk
 from .sdxl.own_words import own_words
 from .sdxl.perp_neg import PerpNegDenoiser
+from .sdxl.recipe import Recipe, between
 from .sdxl.view_denoiser import ViewDenoiser
 
 OWN_WORDS = 2**32  # added to an asset's seed for the sample that its own words are learned from

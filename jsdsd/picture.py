@@ -31,7 +31,7 @@ def distil_picture(
 
     rate: Adam's, logits per step.  Raises what `generate` does for a prompt, and FloatingPointError where a run breaks.
     """
-    from .generation import OBJECTIVES
+    from .objectives.named import OBJECTIVES
 
     guidance.check_prompt(prompt)
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jsdsd.objectives import Anneal, Schedule
 from jsdsd.optimise import refuse_void
 from jsdsd.penalties import as_share, present, solid, total_variation
-from jsdsd.recipe import LARGE, TOY, between
+from jsdsd.sdxl.recipe import LARGE, TOY, between
 
 
 def gradients(factor: float, size: int) -> tuple[torch.Tensor, ...]:

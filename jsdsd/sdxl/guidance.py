@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..objectives.diffusion import Schedule, guide
-from ..recipe import LARGE, TOY, Recipe
 from ..scene.views import SECTORS, ViewWords, coarse_view, fine_view, view_prompts
 from .device import usable_device
+from .embeddings import Embeddings
 from .facts import Facts, fingerprint
 from .family import refuse_what_is_not_finite
 from .loading import load_pipeline
@@ -36,36 +35,12 @@ from .numerics import (
     preset_for,
     rescaled,
 )
+from .recipe import LARGE, TOY, Recipe
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLPipeline
 
     from .memory import MemoryPlan
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """P prompts: tokens (P, L, C), vectors (P, D); what guidance compares them with, of the same shapes; and the
-    cameras, as crop corners (P, 2) for a model that knows exact ones (`views.camera_corner`), else None: (0, 0)."""
-
-    tokens: Tensor
-    vectors: Tensor
-    negative_tokens: Tensor
-    negative_vectors: Tensor
-    corners: Tensor | None = None
-
-    def __getitem__(self, index: Tensor) -> Embeddings:
-        """The rows `index` (B,), one per picture of a batch."""
-        parts = (self.tokens, self.vectors, self.negative_tokens, self.negative_vectors, self.corners)
-        return Embeddings(*(None if x is None else x[index] for x in parts))  # type: ignore[arg-type]
-
-    def shifted(self, delta: Tensor) -> Embeddings:
-        """With tokens + delta (1 or P, L, C), in the tokens' type."""
-        return replace(self, tokens=(self.tokens + delta).to(self.tokens.dtype))
-
-    def seen_from(self, corners: Tensor) -> Embeddings:
-        """With these cameras (P, 2)."""
-        return replace(self, corners=corners.to(self.tokens.device))
 
 
 class Guidance:

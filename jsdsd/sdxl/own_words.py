@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..objectives.diffusion import ddim_sample
-from .guidance import Embeddings, Guidance
+from .embeddings import Embeddings
+from .guidance import Guidance
 
 
 def own_words(

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..objectives.diffusion import Parts
-from .guidance import Embeddings, Guidance
+from .embeddings import Embeddings
+from .guidance import Guidance
 from .view_denoiser import Learn, ViewDenoiser
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..objectives.diffusion import Parts, guide
-from .guidance import Embeddings, Guidance
+from .embeddings import Embeddings
+from .guidance import Guidance
 from .numerics import rescaled
 
 Learn = Callable[[], tuple[Tensor, int]]  # own_words.py: what to add to the embedded prompts (1, L, C), and its calls

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 import jsdsd
 from jsdsd import Asset
 from jsdsd.optimise import Progress
-from jsdsd.sdxl.guidance import Embeddings, Guidance
+from jsdsd.sdxl.embeddings import Embeddings
+from jsdsd.sdxl.guidance import Guidance
 from jsdsd.sdxl.loading import load_pipeline
 
 sys.path.insert(0, str(Path(__file__).parent))  # the device lies beside this file

@@ -12,9 +12,9 @@ import torch
 
 from jsdsd.objectives import SDS
 from jsdsd.optimise import optimise
-from jsdsd.recipe import LARGE, TOY
 from jsdsd.sdxl.guidance import Guidance
 from jsdsd.sdxl.numerics import Numerics
+from jsdsd.sdxl.recipe import LARGE, TOY
 
 sys.path.insert(0, str(Path(__file__).parent))  # the miniature lies beside this file
 import miniature

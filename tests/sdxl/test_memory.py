@@ -12,7 +12,8 @@ import torch
 
 import jsdsd
 from jsdsd.scene.views import ViewWords, view_prompts
-from jsdsd.sdxl.guidance import Embeddings, Guidance
+from jsdsd.sdxl.embeddings import Embeddings
+from jsdsd.sdxl.guidance import Guidance
 from jsdsd.sdxl.latent import FIT_SIZE
 from jsdsd.sdxl.memory import GB, AllocationCounter, check_memory, plan
 from jsdsd.sdxl.numerics import PRESETS, Numerics, preset_for

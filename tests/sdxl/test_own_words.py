@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from benchmarks.evidence.judge import load_judge
 from jsdsd.objectives import ddim_sample
 from jsdsd.scene.views import view_prompts
-from jsdsd.sdxl.guidance import Embeddings, Guidance
+from jsdsd.sdxl.embeddings import Embeddings
+from jsdsd.sdxl.guidance import Guidance
 from jsdsd.sdxl.own_words import own_words, padded
 from jsdsd.sdxl.view_denoiser import ViewDenoiser
 

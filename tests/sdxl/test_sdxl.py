@@ -14,7 +14,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from jsdsd.sdxl.guidance import Embeddings, Guidance
+from jsdsd.sdxl.embeddings import Embeddings
+from jsdsd.sdxl.guidance import Guidance
 from jsdsd.sdxl.numerics import Numerics
 
 sys.path.insert(0, str(Path(__file__).parent))  # the miniature lies beside this file

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .objectives.distillation import Anneal, Times
+from ..objectives.distillation import Anneal, Times
 
 Points = tuple[tuple[float, float], ...]  # (share of the run that is done, value), with straight lines between
 
