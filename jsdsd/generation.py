@@ -73,7 +73,7 @@ def generate(
     (docs/evidence.md), "jsd" for other models.
     seed: of the first asset; the next ones take seed + 1, ...  On one machine's CPU, with the same number of threads,
     the same seed gives the same bytes.
-    steps: optimiser steps, default 100 (SDS, with 1 U-Net call a step instead of 4: 250); SDXL 2000.
+    steps: optimiser steps, default 100 (SDS, with 1 U-Net call a step instead of 4: 250); SDXL 5000.
     guidance_scale: diffusers' convention, 1 = none; default 3 for the toybox, 7.5 for SDXL.
     negative_prompt: what to move away from; None is SDXL's zero embedding.
     views_per_step: renders per step, default 4.  resolution: voxels per axis, default 40.  (For SDXL: the preset's.)
@@ -210,7 +210,7 @@ def decided(run: Run, guidance: Guidance, objective: Objective) -> Run:
     """The run with everything decided that the caller left to the model and the objective."""
     says, toy = guidance.facts, guidance.image_size < 256
     sizes = Preset(None, 4, 40, (guidance.image_size,), guidance.numerics) if toy else guidance.preset
-    usual = (250 if isinstance(objective, SDS) else 100) if toy else 2000
+    usual = (250 if isinstance(objective, SDS) else 100) if toy else 5000
     run = run.filled(
         steps=says.steps or usual,
         views_per_step=says.views_per_step or sizes.views_per_step,
