@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import platform
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +222,7 @@ def decided(run: Run, guidance: Guidance, objective: Objective) -> Run:
         model=guidance.name,
         weights=guidance.digest,
         objective=identity(objective),
-        recipe=recipe(),
+        recipe=identity(guidance.recipe),
         dtype=str(guidance.dtype),
         device=str(guidance.device),
         versions=versions(),
@@ -235,13 +234,6 @@ def decided(run: Run, guidance: Guidance, objective: Objective) -> Run:
             f"{list(run.render_sizes or ())}"
         )
     return run
-
-
-def recipe() -> str:
-    """The loop's own numbers: the defaults of `optimise` that no Run holds."""
-    own = inspect.signature(optimise).parameters.values()
-    held = {f.name for f in fields(Run)} | {"resume"}
-    return ", ".join(f"{p.name}={p.default!r}" for p in own if p.default is not p.empty and p.name not in held)
 
 
 def _places(checkpoint: str | Path | None, count: int) -> list[Path | None]:

@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .generation import check_language
 from .objectives.distillation import DistillRecord, distill
-from .objectives.named import named_objective
+from .objectives.named import OBJECTIVES, named_objective
+from .run import Run
 from .sdxl.device import default_device, device_errors_in_words
 from .sdxl.guidance import Guidance
 from .sdxl.numerics import Numerics
@@ -31,9 +33,7 @@ def distil_picture(
 
     rate: Adam's, logits per step.  Raises what `generate` does for a prompt, and FloatingPointError where a run breaks.
     """
-    from .objectives.named import OBJECTIVES
-
-    guidance.check_prompt(prompt)
+    check_language(guidance, [Run(prompt, seed)])
     generator = torch.Generator().manual_seed(seed)
     size = guidance.image_size
     logits = (0.1 * torch.randn(1, size, size, 3, generator=generator)).to(guidance.device).requires_grad_()

@@ -24,7 +24,8 @@ ROOMS = {
     "sdxl": {"objectives", "scene"},
     "toybox": {"scene", "files", "objectives", "sdxl"},  # training writes a model's folder
 }
-RUN = ("run", "checkpoint", "penalties", "optimise", "generation", "jobs", "__main__")  # each knows those before it
+# The run's own files: each knows those before it.
+RUN = ("run", "checkpoint", "penalties", "optimise", "generation", "jobs", "picture", "__main__")
 
 
 def sources() -> dict[str, Path]:

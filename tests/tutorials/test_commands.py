@@ -39,6 +39,7 @@ SETTINGS = r"^(?:[A-Z_]+=\S+ )+"  # of the environment, before a command
 ELSEWHERE = {  # module or script -> what does its work
     "benchmarks.evidence.evaluate": "make evaluate, tests/evidence/test_evaluate.py",
     "jsdsd.toybox.train": "make train, tests/toybox/test_train.py",
+    "jsdsd.picture": "tests/sdxl/test_picture.py",
     "benchmarks.evidence.judge": "tests/toybox/test_train.py",
     "benchmarks.evidence": "make evidence, tests/evidence/test_bench_runs.py",
     "benchmarks.evidence.sandbox": "make sandbox-results, tests/evidence/test_sandbox.py",
@@ -144,6 +145,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(jsdsd, "generate", generate)
     monkeypatch.setattr(Guidance, "load", lambda model, **rest: model)
+    monkeypatch.setattr("jsdsd.generation.check_language", lambda model, runs: None)
     return tmp_path
 
 
