@@ -1,8 +1,9 @@
 """Do the tests notice?  Eighty one-line mistakes, made one at a time: `python -m benchmarks.mutants [--only ROOM]`.
 
 benchmarks/mutants.csv lists them: file, the line as it stands, the line with the mistake (drawn once, with a seed, from
-all operators and comparisons).  Each is written into a copy of the tree, the tests of its room run there, and out/mutants.csv gets "killed" or "survived"; the command goes on where it
-stopped.  A line that is no longer there is told as "gone": mend the list.  Hours on two cores.
+all operators and comparisons).  Each is written into a copy of the tree, the tests of its room run there, and
+out/mutants.csv gets "killed" or "survived"; the command goes on where it stopped.  A line that is no longer there is
+told as "gone": mend the list.  Hours on two cores.
 """
 
 from __future__ import annotations

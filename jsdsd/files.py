@@ -26,7 +26,9 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
                 left.unlink(missing_ok=True)
         file = part.open("wb")
     except OSError as error:
-        raise type(error)(f'cannot write "{path}": {error.strerror or error}') from error
+        if error.errno is None:  # not the system's: it has its words
+            raise
+        raise type(error)(f'cannot write into the folder "{path.parent}": {error.strerror}') from error
     try:
         try:
             with file:

@@ -115,7 +115,7 @@ def optimise(
     def produce(step: int) -> Tensor:
         for group, rates in zip(adam.param_groups, (r.density_rates, r.colour_rates), strict=True):
             group["lr"] = between(rates, step / steps)
-        azimuth, elevation = random_views(views_per_step, generator, spread=True, lowest=r.lowest)
+        azimuth, elevation = random_views(views_per_step, generator, spread=True)
         corners = camera_corner(azimuth, elevation) if guidance.exact_cameras else None
         denoiser.look(word_indices(words, view_word, azimuth, elevation), corners)
         background = random_background(views_per_step, generator).to(guidance.device)

@@ -294,9 +294,7 @@ ax.legend()
 # - **Calibration.** A network's logits are over-confident where it saw few samples; `calibration_curve` measures it,
 #   and `LearnedLogOdds(bound=...)` clamps them, which changes the divergence where it bites.
 # - **A discriminator on pictures.** A learned one is perfect at once on latents. The two halves of guidance make one
-#   that costs nothing: `GuidanceLogOdds`, with `TwoSided` or `objective="two_sided"`; see its assumptions.
-#   arXiv 2312.00739 is a neighbour that learns one.
-# - **The paper's recipe.** Its public code contains no discriminator: it is the two-sided gradient with D frozen at ½
-#   (Theory, sections 6 and 7).
+#   that costs nothing: `GuidanceLogOdds`, with `objective="two_sided"`. arXiv 2312.00739 learns one.
+# - **The paper's recipe** is the two-sided gradient with D frozen at ½ (Theory, sections 6 and 7).
 #
 # Next: [5. Mode covering with ensembles](05_mode_covering_with_ensembles.py).

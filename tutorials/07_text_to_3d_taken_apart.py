@@ -10,11 +10,9 @@
 #
 # - what a prompt is to the model, and how it is told from where it looks;
 # - how a gradient on latents becomes a gradient on voxels, without ever going through the U-Net;
-# - the whole loop in 28 lines, equal to the library's;
+# - the whole loop in 30 lines, equal to the library's;
 # - how to compare SDS with the paper's JSD recipe fairly;
 # - what the guidance scale multiplies, and where Janus faces come from.
-#
-# Nothing below claims that the result is beautiful; the [model card](../docs/toybox.md) says how good it is.
 
 # %%
 import os
@@ -25,7 +23,7 @@ import torch
 import jsdsd
 from jsdsd.objectives import Anneal, surrogate_loss
 from jsdsd.penalties import as_share, solid, total_variation
-from jsdsd.scene.views import random_background, random_views, view_prompts
+from jsdsd.scene.views import camera_corner, random_background, random_views, view_prompts
 from jsdsd.scene.voxels import sum_levels
 from jsdsd.sdxl.guidance import Guidance
 from jsdsd.sdxl.recipe import TOY, between
@@ -169,7 +167,7 @@ right.set_title("on density, a slice through the middle", fontsize=9)
 # rises. Penalties on half-transparent pixels and on speckle, each a share of the guidance's gradient, grow over the
 # run, so that a body may form in fog and must end solid.
 #
-# **Claim.** These 28 lines are what `generate` does: after a few steps the voxels agree.
+# **Claim.** These lines are what `generate` does: after a few steps the voxels agree.
 
 
 # %%
@@ -185,14 +183,14 @@ def my_optimise(objective, steps):
         t = Anneal(0.98, 0.02, power=2)(step, steps, denoiser.schedule)
         azimuth, elevation = random_views(VIEWS, generator, spread=True)  # degrees
         seen = zip(azimuth.tolist(), elevation.tolist(), strict=True)
-        denoiser.look([words.index(guidance.view_word(*view)) for view in seen])
+        corners = camera_corner(azimuth, elevation)  # the toybox is told exact cameras as well
+        denoiser.look([words.index(guidance.view_word(*view)) for view in seen], corners)
         background = random_background(VIEWS, generator)
         picture = jsdsd.render(grid, jsdsd.orbit(azimuth, elevation), guidance.image_size, background)
         rough = TOY.smooth * total_variation(sum_levels(grid.colour_levels, RESOLUTION))
         rgb, opacity, rough = as_share(picture.rgb, picture.opacity, rough)
         x0 = guidance.encode_images(rgb)  # (VIEWS, 4, h, w)
-        grad = objective.gradient(denoiser, x0, t, generator).grad
-        loss = surrogate_loss(x0, grad)
+        loss = surrogate_loss(x0, objective.gradient(denoiser, x0, t, generator).grad)
         loss = loss + step / steps * (TOY.solid * solid(opacity) + rough)
         adam.zero_grad()
         loss.backward()
@@ -201,6 +199,7 @@ def my_optimise(objective, steps):
 
 
 common = dict(model=guidance, seed=SEED, views_per_step=VIEWS, resolution=RESOLUTION, progress=False)
+common |= dict(render_sizes=(guidance.image_size,))  # the default renders half of the run at half the size
 mine = my_optimise(jsdsd.JSD(), LOOP_STEPS)
 theirs = jsdsd.generate(PROMPT, objective="jsd", steps=LOOP_STEPS, **common)
 gap = max(float((a - b).abs().max()) for a, b in zip(mine.levels, theirs.grid.levels, strict=True))
@@ -238,7 +237,7 @@ for row, (name, asset) in zip(axes, assets.items(), strict=True):
 # Give SDS the same number of *steps* as JSD instead. And give both three seeds. What would you need to see before you
 # say that one is better?
 #
-# *Hint.* `jsdsd.toybox.true_grid` is the true toy: mean error over views is a number that has no taste.
+# *Hint.* `jsdsd.toybox.true_grid` is the true toy.
 
 # %%
 # your turn
@@ -248,8 +247,7 @@ for row, (name, asset) in zip(axes, assets.items(), strict=True):
 #
 #     eps_hat = eps_0 + s (eps_y - eps_0)
 #
-# The part that knows the prompt is the difference. s = 1 takes the model at its word; larger s exaggerates what the
-# prompt changes, which helps a weak prior and costs colours their naturalness.
+# The part that knows the prompt is the difference. s = 1 takes the model at its word; larger s exaggerates it.
 #
 # **Claim.** The prediction is exactly linear in s, so that its distance from the unguided one grows as |s - 1|.
 
@@ -269,9 +267,8 @@ ax.set(xlabel="guidance scale s", ylabel="|eps(s) - eps(1)|")
 # %% [markdown]
 # ## Janus, on order
 #
-# Nothing in the objective says that an object has one front. If the model is asked for the front from everywhere, a
-# front on every side is the *right* answer. A prompt that names a view already, "a blue car, front view", does just
-# that.
+# Nothing in the objective says that an object has one front. A prompt that names a view already, "a blue car, front
+# view", asks for a front on every side; the toybox, told the exact camera as well, has to choose whom to believe.
 #
 # **Claim.** With a view in the prompt all nine sentences are the same, and so is what the model is asked for from every
 # side; without it they differ. Below, how much front and side differ in what came out, beside the true toy; this
@@ -297,9 +294,7 @@ for row, (name, car) in zip(axes, cars.items(), strict=True):
 #
 # - **The default run**: 100 steps with 4 views of `Seeded()`: JSD, asked with words that the seed has learned from one
 #   of the model's own samples, so that seeds differ; its record is in `asset.history`.
-# - **Exporting.** `asset.save("mushroom.glb")` and seven other formats; `asset` in a notebook cell shows the object
-#   itself.
-# - **Choosing among objectives.** A fair comparison needs many prompts and seeds: see the results pages.
-# - **An ensemble in 3D.** Several scenes that know of each other would be tutorial 5 in 3D, at N times the cost.
+# - **Exporting.** `asset.save("mushroom.glb")` and seven other formats.
+# - **How good it is**: the [model card](../docs/toybox.md). One prompt and one seed are no comparison.
 #
 # Next: [8. Inside the toybox](08_inside_the_toybox.py).

@@ -23,14 +23,15 @@ import matplotlib.pyplot as plt
 import torch
 
 import jsdsd
+from jsdsd.scene.views import camera_corner
 from jsdsd.sdxl.guidance import Guidance
-from jsdsd.toybox.captions import caption, drop, parse
-from jsdsd.toybox.dataset import render_scene, scene
+from jsdsd.toybox.captions import parse
+from jsdsd.toybox.dataset import joined, render_scene
 from jsdsd.toybox.train import Prior
 
 FAST = os.environ.get("JSDSD_FAST") == "1"  # fewer scenes and steps: a check in seconds
 SEED = 0  # of scenes, noise and weights
-SCENES = 8 if FAST else 48  # of 6 pictures each; the toybox saw thousands
+SCENES = 8 if FAST else 48  # of 8 pictures each; the toybox saw thousands
 BATCH = 8 if FAST else 32  # pictures per training step
 STEPS = 24 if FAST else 120  # of training, here; the toybox took thousands
 RATE = 2e-3  # AdamW's learning rate
@@ -40,32 +41,35 @@ PROMPTS = ("a red mushroom, front view", "a blue car, right side view", "a yello
 # %% [markdown]
 # ## Pictures, with captions that are true
 #
-# A scene has a toy or two, a light and six cameras; the library's own renderer draws it. The caption names kind,
-# colour and view, and then words are left out at random, without looking at the picture. So the model learns "a red
-# mushroom", "a mushroom", "something red" and the empty prompt from the same pictures. The empty prompt is what
-# guidance compares with.
+# A scene has a toy or two and eight cameras; the light is always the same. Rays are walked through the toys' distance
+# functions, so the pictures have no voxels. Colours are painted on when a picture is used, before a random plain
+# background. The caption names kind, colour and view, and then words are left out at random, without looking at the
+# picture. So the model learns "a red mushroom", "a mushroom", "something red" and the empty prompt from the same
+# pictures. The empty prompt is what guidance compares with.
 #
 # **Claim.** Whatever is left out, what is said is true: parsed again, each shortened caption agrees with its
-# picture's full label.
+# picture's colours, kinds and view.
 
 # %%
 generator = torch.Generator().manual_seed(SEED)
-rendered = [render_scene(index, SEED) for index in range(0, 7 * SCENES, 7)]
-pictures = torch.cat([images for images, _ in rendered]).float().movedim(1, -1) / 255  # (N, 64, 64, 3)
-labels = [label for _, some in rendered for label in some]
-captions = [drop(label, generator) for label in labels]
-for label, text in zip(labels, captions, strict=True):
+known = joined([render_scene(index, SEED) for index in range(0, 7 * SCENES, 7)])
+names = list(jsdsd.toybox.COLOURS)
+sentences, numbers, colours = known.variants(1, SEED)  # one choice of colours and one caption for each picture
+captions, colours = [sentences[i] for i in numbers[:, 0].tolist()], colours[:, 0]  # (N,) and (N, 2)
+for label, painted, text in zip(known.labels, colours.tolist(), captions, strict=True):
     if text:
         said = parse(text)
-        for (kind, colour), (true_kind, true_colour) in zip(said.toys, label.toys, strict=True):
-            assert kind in (None, true_kind) and colour in (None, true_colour)
+        for (kind, colour), (true_kind, _), number in zip(said.toys, label.toys, painted, strict=False):
+            assert kind in (None, true_kind) and colour in (None, names[number])
         assert said.view in (None, label.view) or (said.view == "side" and "side" in label.view)
 print(f"{len(captions)} captions, {sum(not c for c in captions)} of them empty")
+backgrounds = torch.rand(len(known), 3, generator=generator)
+pictures = known.painted(torch.arange(len(known)), colours, backgrounds).movedim(1, -1) / 2 + 0.5  # (N, 96, 96, 3)
 
 fig, axes = plt.subplots(2, 4, figsize=(11, 6))
-for ax, i in zip(axes.flat, range(0, len(labels), max(1, len(labels) // 8)), strict=False):
-    ax.imshow(pictures[i].numpy())
-    ax.set_title(f"{caption(labels[i])}\n→ “{captions[i]}”", fontsize=7)
+for ax, i in zip(axes.flat, range(0, len(known), max(1, len(known) // 8)), strict=False):
+    ax.imshow(pictures[i].clamp(0, 1).numpy())
+    ax.set_title(f"“{captions[i]}”", fontsize=8)
     ax.axis("off")
 
 # %% [markdown]
@@ -74,19 +78,19 @@ for ax, i in zip(axes.flat, range(0, len(labels), max(1, len(labels) // 8)), str
 # Since words are dropped without looking, "a mug" means: any colour, any side, in the proportions of the data. These
 # are known. No other text-to-image model can be asked whether its samples have the *right* diversity.
 #
-# **Claim.** Over 192 consecutive scenes, each colour comes exactly 24 times, and `attributes` says so.
+# **Claim.** Painted 4,000 times, a toy has each of the eight colours 500 times, give or take chance (four standard
+# deviations are 84), and `attributes` says so.
 
 # %%
-colours = [scene(index, SEED)[0][0].colour for index in range(192)]
-counts = {colour: colours.count(colour) for colour in jsdsd.toybox.COLOURS}
+_, _, many = joined([render_scene(0, SEED, views=1)]).variants(4000, SEED)
+counts = dict(zip(names, torch.bincount(many[0, :, 0], minlength=8).tolist(), strict=True))
 truth = jsdsd.toybox.attributes("a mug")[0]["colour"]
 print(counts)
-assert set(counts.values()) == {24}
-assert all(abs(truth[colour] - 24 / 192) < 1e-9 for colour in counts)
+assert all(abs(count - 4000 * truth[colour]) < 84 for colour, count in counts.items())
 
 fig, ax = plt.subplots(figsize=(6, 2.6))
 ax.bar(list(counts), list(counts.values()), color=[jsdsd.toybox.COLOURS[colour] for colour in counts], edgecolor="gray")
-ax.set_title("first toys of 192 scenes, by colour", fontsize=9)
+ax.set_title("4,000 paintings, by colour", fontsize=9)
 
 # %% [markdown]
 # ## Words become vectors
@@ -171,14 +175,14 @@ for ax in axes.flat:
 prior = Prior(SEED)  # random weights: both text encoders and the U-Net
 adam = torch.optim.AdamW(prior.parameters(), RATE)
 schedule, losses = guidance.schedule, []
+words, empty = prior.tokens(captions), torch.tensor([text == "" for text in captions])  # empty: SDXL's zero embedding
+corners = camera_corner(*known.cameras.T)  # (N, 2): the exact camera, told in the place of SDXL's crop corner
 for _ in range(STEPS):
     index = torch.randint(len(latents), (BATCH,), generator=generator)
-    texts = [captions[i] for i in index.tolist()]
     t = torch.randint(1000, (BATCH,), generator=generator)
     eps = torch.randn(latents[index].shape, generator=generator)
     x_t = schedule.add_noise(latents[index], eps, t)
-    empty = torch.tensor([text == "" for text in texts])  # SDXL's zero embedding
-    loss = (prior(x_t, t, texts, empty) - eps).square().mean()
+    loss = (prior(x_t, t, words[index], empty[index], corners[index]) - eps).square().mean()
     adam.zero_grad()
     loss.backward()
     adam.step()
@@ -208,14 +212,13 @@ ax.set(xlabel="step", ylabel="loss")
 # %%
 prior.eval()
 eps = torch.randn(latents[:48].shape, generator=generator)
-texts = [caption(label) for label in labels[:48]]
-embeddings = guidance.encode_prompts(texts)
+embeddings = guidance.encode_prompts(captions[:48]).seen_from(corners[:48])
 errors = {"toybox": [], "a minute": []}
 with torch.no_grad():
     for t in LEVELS:
         x_t = schedule.add_noise(latents[:48], eps, t)
         trained = guidance.predict_eps(x_t, t, embeddings, 1.0)
-        ours = prior(x_t, torch.full((len(eps),), t), texts, torch.zeros(len(eps), dtype=torch.bool))
+        ours = prior(x_t, torch.full((len(eps),), t), words[:48], empty[:48], corners[:48])
         errors["toybox"].append(float((trained - eps).square().mean()))
         errors["a minute"].append(float((ours - eps).square().mean()))
         print(f"t = {t}: toybox {errors['toybox'][-1]:.3f}, a minute {errors['a minute'][-1]:.3f}")
@@ -285,8 +288,8 @@ for ax, image, text in zip(axes, drawn, PROMPTS, strict=True):
 # ## What was left out
 #
 # - **The VAE's training**: absolute and squared errors of the picture and of its edges, and a light pull to N(0, I).
-# - **The toybox's own weight of a level** has a second factor, sqrt(1 + 1/SNR), and its training a last phase, both so
-#   that what a prompt leaves open comes out evenly: the [model card](../docs/toybox.md) says why.
+# - **The toybox predicts v** = alpha eps - sigma x0, not the noise, and its weight of a level has a second factor,
+#   sqrt(1 + 1/SNR): the [model card](../docs/toybox.md) says why.
 # - **A moving average of the weights**, warm-up, a falling learning rate, checkpoints: `jsdsd/toybox/train.py`, all
 #   of it readable.
 # - **Thousands of steps.** The views are learned late; a minute teaches blobs of the right colour at best.

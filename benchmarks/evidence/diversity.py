@@ -18,10 +18,9 @@ from torch.nn import functional as F
 from jsdsd.scene.voxels import VoxelGrid
 from jsdsd.toybox.captions import attributes
 
-from .evaluate import eight_views
 from .jobs import Row
 from .judge import HEADS, Judge
-from .measures import NAN
+from .measures import NAN, eight_views
 from .prompts import Prompt
 
 

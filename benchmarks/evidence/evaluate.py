@@ -27,13 +27,10 @@ from jsdsd.scene.voxels import VoxelGrid
 from jsdsd.sdxl.guidance import Guidance
 from jsdsd.toybox.captions import Label, caption
 from jsdsd.toybox.kinds import COLOURS, KINDS, ORIENTED
-from jsdsd.toybox.scenes import SIZES, Toy, true_grid
+from jsdsd.toybox.scenes import Toy
 
 from .judge import HEADS, Judge, load_judge
-
-AZIMUTHS = [45.0 * i for i in range(8)]  # the eight views of every measurement, at ELEVATION degrees
-ELEVATION = 15.0
-TRUE_SIZES = [SIZES[0] + 0.025 * i for i in range(7)]  # the training toys' scales
+from .measures import against, eight_views, seen, true_scene
 
 
 @torch.no_grad()
@@ -92,28 +89,9 @@ def colour_histograms(guidance: Guidance, judge: Judge, count: int = 256) -> dic
     return result
 
 
-def eight_views(grid: VoxelGrid, size: int = 64) -> tuple[Tensor, Tensor]:
-    """rgb (8, H, W, 3) on light grey, opacity (8, H, W)."""
-    with torch.no_grad():
-        out = render(grid, orbit(AZIMUTHS, ELEVATION), size, 0.8)
-    return out.rgb.clamp(0, 1), out.opacity
-
-
 def against_truth(grid: VoxelGrid, kind: str, colour: str) -> dict[str, float]:
-    """Silhouette IoU over eight views with the true toy of the best-fitting size, same front; mean absolute
-    colour error inside the common silhouette (the truth lit from above)."""
-    rgb, opacity = eight_views(grid)
-    best = {"iou": -1.0}
-    for scale in TRUE_SIZES:
-        true_rgb, true_opacity = eight_views(true_grid(Toy(kind, colour, scale)))
-        mine, true = opacity > 0.5, true_opacity > 0.5
-        both = mine & true
-        iou = (both.sum((1, 2)) / (mine | true).sum((1, 2))).mean().item()
-        if iou > best["iou"]:
-            error = (rgb - true_rgb)[both].abs().mean().item() if both.any() else float("nan")
-            best = {"iou": iou, "size": scale, "colour_error": error}
-    outside = (opacity * (opacity < 0.5)).mean().item()
-    return best | {"haze": outside}
+    """`measures.against` the true toy."""
+    return against(seen(grid), true_scene((Toy(kind, colour),)))
 
 
 def judged(judge: Judge, grid: VoxelGrid, kind: str, colour: str) -> dict[str, float]:
@@ -183,7 +161,7 @@ def contact_sheet(out: Path, rows: Sequence[Measured], path: Path, columns: int 
     cells = []
     for row in rows:
         with torch.no_grad():
-            two = render(Asset.load(row.file(out)).grid, orbit([20.0, 110.0], ELEVATION), size, 0.95)
+            two = render(Asset.load(row.file(out)).grid, orbit([20.0, 110.0], 20.0), size, 0.95)
         cells.append(torch.cat(list(two.rgb.clamp(0, 1)), 1))
     cells += [torch.ones_like(cells[0])] * (-len(cells) % columns)
     lines = [torch.cat(cells[i : i + columns], 1) for i in range(0, len(cells), columns)]

@@ -12,9 +12,9 @@ from jsdsd.scene.asset import Asset
 from jsdsd.scene.cameras import orbit
 from jsdsd.scene.renderer import render
 from jsdsd.scene.voxels import VoxelGrid
+from jsdsd.toybox.scenes import true_grid
 
 from .jobs import Row, asset_of
-from .measures import true_grid
 from .prompts import PROMPTS
 from .settings import REFERENCES, SETTINGS
 

@@ -21,7 +21,8 @@ from .prompts import PROMPTS, Prompt
 from .references import DDIM_STEPS, ROWS, fit_to_truth, prior_pictures, prior_rows, slug
 from .settings import REFERENCES, SETTINGS, STEPS, Setting
 
-VIEWS_PER_STEP, RESOLUTION, SIZE = 4, 40, 48  # `generate`'s for the toybox
+VIEWS_PER_STEP, RESOLUTION, SIZES = 4, 48, (48, 96)  # `generate`'s for the toybox
+SIZE = SIZES[-1]  # where there is one
 KEY = ("prompt", "setting", "guidance_scale", "steps", "particles", "seed")
 COLUMNS = (
     *("set", "split", *KEY, "error"),
@@ -155,7 +156,7 @@ def _make(guidance: Guidance, job: Job, folder: Path) -> Iterator[Asset]:
         setting.objective(),
         seed=job.seeds[0],
         steps=job.steps,
-        sizes=[SIZE],
+        sizes=SIZES,
         times=setting.times,
         guidance_scale=job.guidance_scale,
         **sizes,

@@ -16,13 +16,14 @@ from torch import Tensor
 from jsdsd.objectives import Ensemble, LearnedLogOdds
 from jsdsd.objectives.diffusion import Time
 from jsdsd.objectives.distillation import DistillationStep, DistillRecord, Times, distill
-from jsdsd.optimise import adam_for, start
-from jsdsd.penalties import solid
+from jsdsd.optimise import adam_for, refuse_void, start
+from jsdsd.penalties import as_share, solid, total_variation
 from jsdsd.scene.cameras import orbit
-from jsdsd.scene.renderer import Render, render
-from jsdsd.scene.views import random_background, random_views, view_prompts, word_indices
-from jsdsd.scene.voxels import VoxelGrid
+from jsdsd.scene.renderer import render
+from jsdsd.scene.views import camera_corner, random_background, random_views, view_prompts, word_indices
+from jsdsd.scene.voxels import VoxelGrid, sum_levels
 from jsdsd.sdxl.guidance import Guidance
+from jsdsd.sdxl.recipe import between
 from jsdsd.sdxl.view_denoiser import ViewDenoiser
 
 
@@ -35,9 +36,11 @@ class PerView:
 
     def __init__(self, ensembles: Sequence[Ensemble]):
         self.ensembles, self.index = ensembles, [0]
+        self.corners: Tensor | None = None
 
-    def look(self, index: Sequence[int]) -> None:
-        self.index = list(index)
+    def look(self, index: Sequence[int], corners: Tensor | None = None) -> None:
+        """The B views' words, and their cameras (B, 2) for a model that knows exact ones."""
+        self.index, self.corners = list(index), corners
 
     def gradient(
         self, denoiser: ViewDenoiser, x0: Tensor, t: Time, generator: torch.Generator | None = None
@@ -46,7 +49,8 @@ class PerView:
         views = x0.unflatten(0, (-1, len(self.index)))  # (N, B, ...)
         parts = []
         for b, word in enumerate(self.index):
-            denoiser.look([word] * len(views))
+            same = () if self.corners is None else (self.corners[b].expand(len(views), 2),)
+            denoiser.look([word] * len(views), *same)
             parts.append(self.ensembles[word].gradient(denoiser, views[:, b].contiguous(), t, generator))
 
         def merged(name: str) -> Tensor:
@@ -90,7 +94,6 @@ def optimise_jointly(
     views_per_step: int,
     resolution: int,
     size: int,
-    solid_weight: float = 1.0,
 ) -> Iterator[tuple[list[VoxelGrid], DistillRecord]]:
     """Yields the N = len(seeds) grids and the record after every step.  As `optimise` but for the shared cameras: same
     start, cameras' distribution, rates and regularisation.
@@ -102,19 +105,26 @@ def optimise_jointly(
     words, view_word = guidance.all_views()
     denoiser = ViewDenoiser(guidance, guidance.encode_prompts(view_prompts(prompt, words)), guidance_scale)
     objective = PerView(ensembles)
-    picture: list[Render] = []
+    r, adam = guidance.recipe, adam_for(grids)
+    seen: list[Tensor] = []  # rgb, opacity and roughness of all grids
 
     def produce(step: int) -> Tensor:
+        for group, rates in zip(adam.param_groups, (r.density_rates, r.colour_rates), strict=True):
+            group["lr"] = between(rates, step / steps)
         azimuth, elevation = random_views(views_per_step, generator, spread=True)
-        objective.look(word_indices(words, view_word, azimuth, elevation))
+        corners = camera_corner(azimuth, elevation) if guidance.exact_cameras else None
+        objective.look(word_indices(words, view_word, azimuth, elevation), corners)
         background = random_background(views_per_step, generator)
-        picture[:] = [render(grid, orbit(azimuth, elevation), size, background) for grid in grids]
-        if min(float(one.opacity.detach().amax()) for one in picture) < 0.01:
-            raise FloatingPointError(f"a scene of the ensemble is empty at step {step}")
-        return guidance.encode_images(torch.cat([one.rgb for one in picture]))  # (N * B, 4, h, w)
+        pictures = [render(grid, orbit(azimuth, elevation), size, background) for grid in grids]
+        for one in pictures:
+            refuse_void(one.opacity.detach(), step, steps)
+        rough = sum(r.smooth * total_variation(sum_levels(grid.colour_levels, grid.resolution)) for grid in grids)
+        rgb, opacity = torch.cat([one.rgb for one in pictures]), torch.cat([one.opacity for one in pictures])
+        seen[:] = as_share(rgb, opacity, torch.as_tensor(rough))
+        return guidance.encode_images(seen[0])  # (N * B, 4, h, w)
 
     def penalty(step: int) -> Tensor:
-        return solid_weight * step / steps * solid(torch.stack([one.opacity for one in picture]))
+        return step / steps * (r.solid * solid(seen[1]) + seen[2])
 
-    for record in distill(produce, denoiser, objective, adam_for(grids), steps, times, generator, penalty):  # type: ignore[arg-type]
+    for record in distill(produce, denoiser, objective, adam, steps, times, generator, penalty):  # type: ignore[arg-type]
         yield grids, record

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jsdsd.toybox.captions import VIEWS, Label
-from jsdsd.toybox.dataset import dataset, shrink
+from jsdsd.scene.views import random_background
+from jsdsd.toybox.captions import VIEWS
+from jsdsd.toybox.dataset import Pictures, dataset
 from jsdsd.toybox.kinds import COLOURS, KINDS, ORIENTED
 
 TRAIN_SEED, TEST_SEED = 2, 3  # of the scenes; the prior's is 1
@@ -65,18 +66,24 @@ class Judge(nn.Module):
 def load_judge() -> Judge:
     """The trained judge that comes with the package."""
     judge = Judge()
-    judge.load_state_dict(
-        {k: v.float() for k, v in load_file(Path(__file__).with_name("judge.safetensors")).items()}
-    )
+    judge.load_state_dict({k: v.float() for k, v in load_file(Path(__file__).with_name("judge.safetensors")).items()})
     return judge.eval().requires_grad_(False)
 
 
-def _alone(images: Tensor, labels: list[Label]) -> tuple[Tensor, Tensor]:
-    """Pictures of single toys, and their three targets (N, 3)."""
-    keep = [i for i, label in enumerate(labels) if label.relation is None]
-    said = [(*labels[i].toys[0], labels[i].view) for i in keep]  # (kind, colour, view)
-    targets = [[names.index(str(word)) for names, word in zip(HEADS.values(), words, strict=True)] for words in said]
-    return shrink(images[keep]), torch.tensor(targets)
+def _alone(pictures: Pictures) -> tuple[Tensor, Tensor]:
+    """The single toys in random colours before random backgrounds, uint8 (N, 3, 48, 48), and their targets (N, 3)."""
+    keep = torch.tensor([i for i, label in enumerate(pictures.labels) if label.relation is None])
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.randint(len(COLOURS), (len(keep), 2), generator=generator)
+    shown = []
+    for part in torch.arange(len(keep)).split(256):
+        x = pictures.painted(keep[part], colours[part], random_background(len(part), generator)) / 2 + 0.5
+        small = F.interpolate(x, (48, 48), mode="bilinear", antialias=True)
+        shown.append((small * 255).round().clamp(0, 255).to(torch.uint8))
+    labels = [pictures.labels[i] for i in keep.tolist()]
+    kinds = [HEADS["kind"].index(str(label.toys[0][0])) for label in labels]
+    views = [HEADS["view"].index(str(label.view)) for label in labels]
+    return torch.cat(shown), torch.stack([torch.tensor(kinds), colours[:, 0], torch.tensor(views)], 1)
 
 
 def _disturb(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,10 +97,10 @@ def _disturb(x: Tensor, generator: torch.Generator) -> Tensor:
     return (x + 0.05 * u[1] * torch.randn(x.shape, generator=generator)).clamp(0, 1)
 
 
-def accuracy(judge: Judge, images: Tensor, labels: list[Label]) -> dict[str, float]:
-    """Share of single-toy pictures (N, 3, 64, 64) uint8 that the judge gets right: "kind" (also without and of the
+def accuracy(judge: Judge, known: Pictures) -> dict[str, float]:
+    """Share of single-toy pictures that the judge gets right: "kind" (also without and of the
     views from overhead alone), "colour", and "view" (of the kinds whose pictures tell it)."""
-    pictures, targets = _alone(images, labels)
+    pictures, targets = _alone(known)
     parts = []
     for part, target in zip(pictures.split(256), targets.split(256), strict=True):
         found = judge.judge(part.permute(0, 2, 3, 1).float() / 255)
@@ -111,10 +118,10 @@ def accuracy(judge: Judge, images: Tensor, labels: list[Label]) -> dict[str, flo
     return {name: share.mean().item() for name, share in shares.items()}
 
 
-def train(images: Tensor, labels: list[Label], steps: int, seed: int) -> Judge:
+def train(known: Pictures, steps: int, seed: int) -> Judge:
     """AdamW, batch 64, one-cycle learning rate; cross-entropy of the three heads, label smoothing 0.05."""
     torch.manual_seed(seed)
-    pictures, targets = _alone(images, labels)
+    pictures, targets = _alone(known)
     judge = Judge().train()
     optimiser = torch.optim.AdamW(judge.parameters(), weight_decay=0.05)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
@@ -143,13 +150,13 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path("build/toybox"), help="data and result (default build/toybox)"
     )
-    parser.add_argument("--scenes", type=int, default=3840, help="scenes of 6 pictures (default 3840)")
+    parser.add_argument("--scenes", type=int, default=3840, help="scenes of 8 pictures (default 3840)")
     parser.add_argument("--steps", type=int, default=8000, help="of 64 pictures (default 8000)")
     options = parser.parse_args()
-    judge = train(*dataset(options.folder / "data", options.scenes, TRAIN_SEED), options.steps, TRAIN_SEED)
+    judge = train(dataset(options.folder / "data", options.scenes, TRAIN_SEED), options.steps, TRAIN_SEED)
     (options.folder / "weights").mkdir(exist_ok=True)
     save_file({k: v.half() for k, v in judge.state_dict().items()}, options.folder / "weights" / "judge.safetensors")
-    shares = accuracy(judge, *dataset(options.folder / "data", 480, TEST_SEED))
+    shares = accuracy(judge, dataset(options.folder / "data", 480, TEST_SEED))
     print("held-out scenes: " + ", ".join(f"{head} {share:.4f}" for head, share in shares.items()))
 
 

@@ -1,8 +1,8 @@
-"""One asset against the truth, on twelve held-out views.
+"""One asset against the truth, on 24 views, a quarter of them from each of four elevations.
 
-The truth of a prompt is known: the toy in each of its sizes (a pair has one), facing where the view words say it faces.
-Its colours are the mean over the training pictures' lights.  No rotation is searched: a toy that faces elsewhere is
-wrong.  The judge was trained on pictures of single toys only, so of a pair it can say nothing: NaN.
+The truth of a prompt is known: the toy in its one size and its one light, facing where the view words say it faces, and
+its pictures are traced through the distance functions themselves.  No rotation is searched: a toy that faces elsewhere
+is wrong.  The judge was trained on pictures of single toys only, so of a pair it can say nothing: NaN.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from jsdsd.scene.cameras import orbit
 from jsdsd.scene.mesh import silhouette_threshold
 from jsdsd.scene.renderer import render
 from jsdsd.scene.views import fine_view
-from jsdsd.scene.voxels import VoxelGrid
+from jsdsd.scene.voxels import VoxelGrid, grid_points
 from jsdsd.toybox.kinds import ORIENTED
-from jsdsd.toybox.scenes import Toy, build, random_light
+from jsdsd.toybox.scenes import Toy, distance
+from jsdsd.toybox.trace import trace
 
-from .evaluate import TRUE_SIZES, eight_views
 from .judge import HEADS, Judge
 from .prompts import Prompt
 
 NAN = float("nan")
-# Azimuths at least 7.5 degrees from the border between two view words; three elevations from the training range.
-VIEWS = tuple((15.0 + 30.0 * i, (5.0, 15.0, 25.0)[i % 3]) for i in range(12))
+# Azimuths at least 7.5 degrees from the border between two view words.
+VIEWS = tuple((15.0 + 60.0 * i, elevation) for elevation in (0.0, 30.0, 60.0, 75.0) for i in range(6))
 WORDS = tuple(fine_view(*view) for view in VIEWS)
-SIZE, VOXELS = 64, 64  # pixels of a measured render; nodes per axis of a measured volume and of the truth
-LIGHTS = 16  # drawn for the mean light
+SIZE, VOXELS = 128, 64  # pixels of a measured render; nodes per axis of a measured volume
+FINER = 3  # times as many nodes per axis as the asset has, activated there: what its own pictures show
 LEAST_CHROMA = 0.05  # below it the truth is grey and the saturation ratio would divide by almost nothing
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A scene as measured: rgb (12, S, S, 3) on light grey, opacity (12, S, S), volume (V, V, V) bool or None."""
+    """A scene as measured: rgb (24, S, S, 3) on light grey, opacity (24, S, S), volume (V, V, V) bool or None."""
 
     rgb: Tensor
     opacity: Tensor
@@ -47,40 +47,39 @@ class Seen:
 
     @property
     def inside(self) -> Tensor:
-        """The silhouettes, (12, S, S) bool."""
+        """The silhouettes, (24, S, S) bool."""
         return self.opacity > 0.5
 
 
 @torch.no_grad()
-def seen(grid: VoxelGrid) -> Seen:
-    """Twelve renders, and the body: denser than the outline of the renders asks for, hollows filled (what is inside
+def seen(grid: VoxelGrid, finer: int = FINER) -> Seen:
+    """24 renders, and the body: denser than the outline of the renders asks for, hollows filled (what is inside
     an opaque body no render can tell)."""
     azimuth, elevation = zip(*VIEWS, strict=True)
-    out = render(grid, orbit(azimuth, elevation), SIZE, 0.8)
+    fine = grid.upsampled(finer * grid.resolution)
+    parts = [render(fine, camera, SIZE, 0.8) for camera in orbit(azimuth, elevation)]
     density = grid.upsampled(VOXELS).fields()[0]
     try:
         volume = torch.from_numpy(binary_fill_holes((density > silhouette_threshold(density)).numpy()))
     except ValueError:  # nothing half opaque
         volume = torch.zeros_like(density, dtype=torch.bool)
-    return Seen(out.rgb.clamp(0, 1), out.opacity, volume)
-
-
-@lru_cache(maxsize=32)
-def true_grid(toys: tuple[Toy, ...]) -> VoxelGrid:
-    """The true scene in the mean light."""
-    generator = torch.Generator().manual_seed(0)
-    fields = [build(toys, resolution=VOXELS, light=random_light(generator)) for _ in range(LIGHTS)]
-    return VoxelGrid.from_fields(fields[0][0], torch.stack([colour for _, colour in fields]).mean(0))
+    return Seen(torch.cat([x.rgb for x in parts]).clamp(0, 1), torch.cat([x.opacity for x in parts]), volume)
 
 
 @lru_cache(maxsize=64)
-def _true(toys: tuple[Toy, ...]) -> Seen:
-    return seen(true_grid(toys))
+def true_scene(toys: tuple[Toy, ...]) -> Seen:
+    """The truth, traced; its volume is what lies inside a surface: a mug is open."""
+    azimuth, elevation = zip(*VIEWS, strict=True)
+    rgba = trace(toys, orbit(azimuth, elevation), SIZE)
+    inside = distance(toys, grid_points(VOXELS).reshape(-1, 3).T.contiguous()) < 0
+    return Seen(rgba[..., :3] + 0.8 * (1 - rgba[..., 3:]), rgba[..., 3], inside.view((VOXELS,) * 3))
 
 
-def truths(prompt: Prompt) -> list[Seen]:
-    """The true scenes of a prompt with full attributes, smallest first."""
-    return [_true(toys) for toys in dict.fromkeys(prompt.scene(size) for size in TRUE_SIZES)]
+def eight_views(grid: VoxelGrid, size: int = 64, elevation: float = 15.0) -> tuple[Tensor, Tensor]:
+    """The eight view words' own views: rgb (8, H, W, 3) on light grey, opacity (8, H, W)."""
+    with torch.no_grad():
+        out = render(grid, orbit([45.0 * i for i in range(8)], elevation), size, 0.8)
+    return out.rgb.clamp(0, 1), out.opacity
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
@@ -111,21 +110,24 @@ def _ratio(mine: float, true: float, least: float = 0.0) -> float:
     return mine / true if true > least else NAN
 
 
-def against(mine: Seen, candidates: list[Seen]) -> dict[str, float]:
-    """`mine` against the candidate with the best silhouette IoU.
+def softness(opacity: Tensor) -> float:
+    """Sum of o (1 - o): how wide edges are, and how foggy the body."""
+    return float((opacity * (1 - opacity)).sum())
 
-    iou, volume_iou: 0 ... 1.  colour_error: mean absolute, of 1.  saturation, detail: mine / true of mean chroma and of
-    gradient energy, 1 is right; both and the error inside the common silhouette, detail two pixels from its edge.
-    size: number of the candidate.  haze: mean opacity two pixels and more outside the silhouette.
+
+def against(mine: Seen, true: Seen) -> dict[str, float]:
+    """`mine` against the truth.
+
+    iou, volume_iou: 0 ... 1.  colour_error: mean absolute, of 1.  saturation, detail, edges: mine / true of mean
+    chroma, of gradient energy and of `softness`, 1 is right; the first two and the error inside the common silhouette,
+    detail two pixels from its edge.  haze: mean opacity two pixels and more outside the silhouette.
     """
-    ious = torch.stack([overlap(mine.inside, true.inside).mean() for true in candidates])
-    best = int(ious.argmax())
-    true = candidates[best]
     both = mine.inside & true.inside
-    result = {"iou": float(ious[best]), "size": float(best), "haze": float(mine.opacity[eroded(~mine.inside)].mean())}
-    result["volume_iou"] = NAN
+    haze = mine.opacity[eroded(~mine.inside)].mean()
+    result = {"iou": float(overlap(mine.inside, true.inside).mean()), "haze": float(haze), "volume_iou": NAN}
     if mine.volume is not None and true.volume is not None:
         result["volume_iou"] = float(overlap(mine.volume[None], true.volume[None]))
+    result["edges"] = _ratio(softness(mine.opacity), softness(true.opacity))
     if not both.any():
         return result | {"colour_error": NAN, "saturation": NAN, "detail": NAN}
     deep = eroded(both)
@@ -155,7 +157,8 @@ def verdicts(judge: Judge, prompt: Prompt, mine: Seen) -> dict[str, float | str]
         result[f"{head}_p"] = " ".join(f"{p:.4f}" for p in mean[head].tolist())
     if toys[0][0] in ORIENTED:
         words = torch.tensor([HEADS["view"].index(word) for word in WORDS])
-        result["view_right"] = float((found["view"].argmax(1) == words[: len(mine.rgb)]).float().mean())
+        around = words != HEADS["view"].index("overhead")  # from above, that is all there is to say
+        result["view_right"] = float((found["view"].argmax(1) == words)[around].float().mean())
     return result
 
 
@@ -170,11 +173,12 @@ def measure(judge: Judge, prompt: Prompt, grid: VoxelGrid) -> dict[str, float | 
     mine = seen(grid)
     result = verdicts(judge, prompt, mine)
     oriented = len(prompt.toys) == 1 and prompt.toys[0][0] in ORIENTED
+    result["size"] = NAN  # a column of the first edition's rows, when toys had several sizes
     result["fronts"] = front_count(judge, grid) if oriented else NAN
     if prompt.ambiguous:
-        none = against(mine, [mine])
+        none = against(mine, mine)
         return result | dict.fromkeys(none, NAN) | {"haze": none["haze"]}
-    return result | against(mine, truths(prompt))
+    return result | against(mine, true_scene(prompt.scene()))
 
 
 def stability(norms: list[float]) -> dict[str, float]:

@@ -44,15 +44,12 @@ class Prompt:
         """True where the prompt leaves a kind or a colour open: then there is no one true scene."""
         return any(None in toy for toy in self.toys)
 
-    def scene(self, size: float = 1.0) -> tuple[Toy, ...]:
-        """The true toys.  size: the scale of a toy that stands alone; pairs have one size, as in the training pictures.
-
-        ValueError for an ambiguous prompt.
-        """
+    def scene(self) -> tuple[Toy, ...]:
+        """The true toys.  ValueError for an ambiguous prompt."""
         label = parse(self.text)
         if self.ambiguous:
             raise ValueError(f'"{self.text}" has many true scenes: see captions.attributes')
-        toys = [Toy(str(kind), str(colour), size) for kind, colour in label.toys]
+        toys = [Toy(str(kind), str(colour)) for kind, colour in label.toys]
         if label.relation is None:
             return tuple(toys)
         return tuple((on if label.relation == "on" else next_to)(toys[0], toys[1]))

@@ -17,10 +17,11 @@ from jsdsd.scene.views import random_background, random_views, view_prompts
 from jsdsd.scene.voxels import VoxelGrid
 from jsdsd.sdxl.guidance import Guidance
 from jsdsd.toybox.kinds import ORIENTED
+from jsdsd.toybox.scenes import true_grid
 
-from .evaluate import eight_views, sample
+from .evaluate import sample
 from .judge import HEADS, Judge
-from .measures import LEAST_CHROMA, NAN, chroma, eroded, true_grid
+from .measures import LEAST_CHROMA, NAN, chroma, eight_views, eroded
 from .prompts import Prompt
 
 SAMPLES = 16  # of the prior's pictures per view word
@@ -55,7 +56,7 @@ def prior_rows(judge: Judge, prompt: Prompt, pictures: Tensor) -> list[dict[str,
     shown = pictures[:8, : ROWS // 8].transpose(0, 1).flatten(0, 1)  # (ROWS, 48, 48, 3), views in turn
     found = judge.judge(shown)
     if not prompt.ambiguous:
-        true_rgb, true_opacity = eight_views(true_grid(prompt.scene(0.85)), 48)
+        true_rgb, true_opacity = eight_views(true_grid(prompt.scene()), pictures.shape[2])
         mask = eroded(true_opacity > 0.5)
     rows = []
     for i in range(ROWS):

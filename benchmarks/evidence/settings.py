@@ -34,7 +34,7 @@ class Setting:
     label: str  # in tables
     objective: Callable[[], Objective]
     steps: int = STEPS
-    times: Times = Anneal()
+    times: Times = Anneal(power=2)
     joint: bool = False
     learned: bool = False
     compared: tuple[str, ...] = ()

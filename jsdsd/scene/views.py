@@ -12,7 +12,9 @@ from torch import Tensor
 # are those of someone who looks at the front.
 SECTORS = ("front", "front right", "right side", "back right", "back", "back left", "left side", "front left")
 OVERHEAD = 60.0  # degrees of elevation from which a view is called overhead
-OVERHEAD_SHARE = 0.15  # of the random views
+HIGH = 30.0  # degrees of elevation that HIGH_SHARE of the random views lie above, up to 85; the others begin at -10
+HIGH_SHARE = 0.35
+OVERHEAD_SHARE = HIGH_SHARE * (85 - OVERHEAD) / (85 - HIGH)  # of the random views, .159
 
 
 def fine_view(azimuth: float, elevation: float) -> str:
@@ -94,19 +96,16 @@ def view_prompts(prompt: str, words: Sequence[str]) -> list[str]:
     return [f"{prompt}, {word} view" for word in words]
 
 
-def random_views(
-    count: int, generator: torch.Generator, *, spread: bool = False, lowest: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Azimuths and elevations (count,) in degrees: all around; `lowest` to 30 high or, for OVERHEAD_SHARE of them, 60
-    to 85.
+def random_views(count: int, generator: torch.Generator, *, spread: bool = False) -> tuple[Tensor, Tensor]:
+    """Azimuths and elevations (count,) in degrees: all around; -10 to 30 high or, for HIGH_SHARE of them, 30 to 85.
 
     spread: one azimuth in each of `count` equal sectors (the sectors turned at random) instead of independent ones.
     """
     azimuth, elevation, which = torch.rand(3, count, generator=generator)
     if spread:
         azimuth = azimuth[0] + torch.arange(count) / count
-    usual = lowest + (30 - lowest) * elevation
-    return 360 * azimuth, torch.where(which < OVERHEAD_SHARE, OVERHEAD + 25 * elevation, usual)
+    high = HIGH + (85 - HIGH) * elevation
+    return 360 * azimuth, torch.where(which < HIGH_SHARE, high, -10 + 40 * elevation)
 
 
 def camera_corner(azimuth: Tensor, elevation: Tensor) -> Tensor:

@@ -274,12 +274,20 @@ class Guidance:
             out = guide(out_0, out_y, scale)
             if self.numerics.guidance_rescale > 0 and scale > 1:
                 out = rescaled(out, out_y, self.numerics.guidance_rescale)
-        return self._as_eps(x_t, out, time[:batch])
+        return self.as_eps(x_t, out, time[:batch])
 
-    def _as_eps(self, x_t: Tensor, out: Tensor, t: Tensor) -> Tensor:
+    def as_eps(self, x_t: Tensor, out: Tensor, t: int | Tensor) -> Tensor:
+        """The noise that the network's own output means (v, x0 or noise itself)."""
         if self.prediction_type == "v_prediction":
             return self.schedule.eps_from_v(x_t, out, t)
         return self.schedule.eps_from_x0(x_t, out, t) if self.prediction_type == "sample" else out
+
+    def from_eps(self, x_t: Tensor, eps: Tensor, t: int | Tensor) -> Tensor:
+        """`as_eps` backwards."""
+        if self.prediction_type == "v_prediction":
+            alpha, sigma = self.schedule.levels(t, x_t)
+            return (eps - sigma * x_t) / alpha
+        return self.schedule.x0_from_eps(x_t, eps, t) if self.prediction_type == "sample" else eps
 
 
 def _placed(part: Any, device: torch.device | str, dtype: torch.dtype) -> Any:

@@ -28,7 +28,7 @@ def own_words(
     *,
     steps: int = 30,
     batch: int = 8,
-    rate: float = 0.1,
+    rate: float = 0.2,
     low: float = 0.6,
     high: float = 0.98,
     sample_steps: int = 25,

@@ -66,12 +66,13 @@ class PerpNegDenoiser(ViewDenoiser):
     def predict_parts(self, x_t: Tensor, t: int | Tensor, guidance_scale: float | None = None) -> Parts:
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         times = 2 + self.count
-        t = t.repeat(times) if isinstance(t, Tensor) and t.ndim else t
-        out = self.guidance.predict_eps(x_t.repeat(times, 1, 1, 1), t, self.batch, 1.0)
+        each = t.repeat(times) if isinstance(t, Tensor) and t.ndim else t
+        out = self.guidance.predict_eps(x_t.repeat(times, 1, 1, 1), each, self.batch, 1.0)
         eps_0, eps_y, *others = out.chunk(times)
         towards = eps_y - eps_0
         away = sum((perpendicular(eps_j - eps_0, towards) for eps_j in others), torch.zeros_like(towards))
-        return self._parts(eps_0 + scale * (towards - self.weight * away), eps_0, eps_y, scale)
+        guided = eps_0 + scale * (towards - self.weight * away)
+        return self._parts(x_t, t, guided, eps_0, eps_y, scale)
 
 
 def other_words(words: Sequence[str], view_word: Callable[[float, float], str]) -> list[list[int]]:

@@ -20,7 +20,6 @@ class Recipe:
     solid, smooth: weights of the penalties (penalties.py), shares of the guidance's gradient; both grow linearly from 0
     over the run, so that a body may form in fog and must end solid.  smooth: total variation of colour logits;
     smooth_density: of density logits.  empty: weight of sqrt(o² + 0.01), falling to 0, for a backdrop of fog.
-    lowest: degrees of elevation from which a scene is seen.
     """
 
     times: Times = Anneal(power=2)
@@ -30,15 +29,14 @@ class Recipe:
     smooth: float = 0.015
     smooth_density: float = 0.0
     empty: float = 0.0
-    lowest: float = 0.0
 
 
 TOY = Recipe()  # measured: docs/toybox.md
 # From precedents, unseen here: t as SDI and the paper's code (0.98 -> 0.25), the rates' fall as Latent-NeRF, sparsity
-# as threestudio's (0.15 -> 0; there of a loss, here a share), views from -10 degrees as threestudio's.
+# as threestudio's (0.15 -> 0; there of a loss, here a share).
 LARGE = Recipe(
     times=Anneal(0.98, 0.25), density_rates=((0.0, 0.1), (1.0, 0.01)), colour_rates=((0.0, 0.03), (1.0, 0.003)),
-    smooth_density=0.005, empty=0.15, lowest=-10.0,
+    smooth_density=0.005, empty=0.15,
 )  # fmt: skip
 
 

@@ -72,10 +72,14 @@ class ViewDenoiser:
             e.negative_vectors.repeat(2, 1),
             None if corners is None else corners.repeat(2, 1),
         )
-        t = t.repeat(2) if isinstance(t, Tensor) and t.ndim else t
-        eps_0, eps_y = self.guidance.predict_eps(x_t.repeat(2, 1, 1, 1), t, both, 1.0).chunk(2)
-        return self._parts(guide(eps_0, eps_y, scale), eps_0, eps_y, scale)
+        twice = t.repeat(2) if isinstance(t, Tensor) and t.ndim else t
+        eps_0, eps_y = self.guidance.predict_eps(x_t.repeat(2, 1, 1, 1), twice, both, 1.0).chunk(2)
+        return self._parts(x_t, t, guide(eps_0, eps_y, scale), eps_0, eps_y, scale)
 
-    def _parts(self, eps: Tensor, eps_0: Tensor, eps_y: Tensor, scale: float) -> Parts:
-        share = self.guidance.numerics.guidance_rescale
-        return Parts(rescaled(eps, eps_y, share) if share > 0 and scale > 1 else eps, eps_0, eps_y)
+    def _parts(
+        self, x_t: Tensor, t: int | Tensor, eps: Tensor, eps_0: Tensor, eps_y: Tensor, scale: float
+    ) -> Parts:
+        share, g = self.guidance.numerics.guidance_rescale, self.guidance
+        if share > 0 and scale > 1:  # in the network's own units, as `Guidance.predict_eps`
+            eps = g.as_eps(x_t, rescaled(g.from_eps(x_t, eps, t), g.from_eps(x_t, eps_y, t), share), t)
+        return Parts(eps, eps_0, eps_y)

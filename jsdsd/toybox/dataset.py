@@ -1,99 +1,134 @@
-"""Captioned pictures of the toys, rendered by the library's own renderer; every scene has its own seed."""
+"""Captioned pictures of the toys and their cameras, traced through the distance functions; a scene has its own seed.
+
+A picture is stored without its colours and its background, which are drawn whenever it is used: as the light on what
+the first and the second toy's colour covers, what the fixed materials look like, and the opacity.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..scene.cameras import orbit
-from ..scene.renderer import render_fields
-from ..scene.views import fine_view, random_background, random_views
-from .captions import RELATIONS, SUPPORTS, Label
-from .kinds import COLOURS, KINDS
-from .scenes import SIZES, Toy, build, next_to, on, random_light
+from ..scene.views import fine_view, random_views
+from .captions import RELATIONS, SUPPORTS, Label, drop
+from .kinds import COLOURS, FIXED, KINDS
+from .scenes import Toy, next_to, on
+from .trace import trace
 
-IMAGE_SIZE = 64  # pixels
-VIEWS_PER_SCENE = 6
+IMAGE_SIZE = 96  # pixels
+VIEWS_PER_SCENE = 8
 PAIR_SHARE = 0.25  # of the scenes show two toys
 
 
-def scene(index: int, seed: int) -> tuple[list[Toy], str | None, torch.Generator]:
-    """Scene number `index` of a data set: its toys, their relation, and the generator for the rest of its randomness.
+@dataclass(eq=False)
+class Pictures:
+    """N pictures of scenes and all that is known of them."""
 
-    The first toy runs through all kinds x colours in turn; whether it has a partner is drawn.
+    layers: (
+        Tensor  # uint8 (N, 6, 96, 96): light on toy 1's and on toy 2's colour, red, green, blue of the rest; opacity
+    )
+    cameras: Tensor  # (N, 2): azimuth and elevation in degrees
+    labels: list[Label]  # without colours
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def painted(self, index: Tensor, colours: Tensor, background: Tensor) -> Tensor:
+        """Pictures `index` (B,) with colours (B, 2), numbers in COLOURS, on plain backgrounds (B, 3) in [0, 1]; as the
+        VAE wants them: (B, 3, 96, 96) in [-1, 1]."""
+        p = self.layers[index].float() / 255  # all times opacity
+        paint = torch.tensor(list(COLOURS.values()), device=p.device)[colours]  # (B, 2, 3)
+        rgb = torch.einsum("bthw,btc->bchw", p[:, :2], paint) + p[:, 2:5]
+        return (rgb + (1 - p[:, 5:]) * background[:, :, None, None]) * 2 - 1
+
+    def variants(self, each: int, seed: int) -> tuple[list[str], Tensor, Tensor]:
+        """`each` random pairs of colours (N, each, 2) of every picture and a true caption of each: all different
+        sentences, and their numbers (N, each)."""
+        generator, numbers, rows = torch.Generator().manual_seed(seed), {"": 0}, []
+        colours, names = torch.randint(len(COLOURS), (len(self), each, 2), generator=generator), list(COLOURS)
+        for label, choices in zip(self.labels, colours.tolist(), strict=True):
+            for choice in choices:
+                toys = tuple((kind, names[c]) for (kind, _), c in zip(label.toys, choice, strict=False))
+                rows.append(numbers.setdefault(drop(replace(label, toys=toys), generator), len(numbers)))
+        return list(numbers), torch.tensor(rows).view(len(self), each), colours
+
+
+def scene(index: int, seed: int) -> tuple[list[Toy], str | None, torch.Generator]:
+    """Scene number `index` of a data set: its toys (red), their relation, the generator for the rest of its randomness.
+
+    The first toy runs through all kinds in turn; whether it has a partner is drawn.
     """
     generator = torch.Generator().manual_seed(1_000_003 * seed + index)
     pick = lambda n: int(torch.randint(n, (1,), generator=generator))  # noqa: E731
-    kinds, colours = list(KINDS), list(COLOURS)
-    size = SIZES[0] + (SIZES[1] - SIZES[0]) * float(torch.rand(1, generator=generator))
-    size = round(size * 40) / 40  # seven sizes: shapes can be cached
-    toy = Toy(kinds[index % len(kinds)], colours[index // len(kinds) % len(colours)], size)
+    kinds = list(KINDS)
+    toy = Toy(kinds[index % len(kinds)], "red")
     if float(torch.rand(1, generator=generator)) >= PAIR_SHARE:
         return [toy], None, generator
     relation = RELATIONS[pick(2)]
-    other = SUPPORTS[pick(len(SUPPORTS))] if relation == "on" else kinds[pick(len(kinds))]
-    second = Toy(other, colours[pick(len(colours))])
-    return (on if relation == "on" else next_to)(toy, second), relation, generator
+    other = Toy(SUPPORTS[pick(len(SUPPORTS))] if relation == "on" else kinds[pick(len(kinds))], "red")
+    return (on if relation == "on" else next_to)(toy, other), relation, generator
 
 
-def render_scene(index: int, seed: int, resolution: int = 64) -> tuple[Tensor, list[Label]]:
-    """uint8 pictures (VIEWS_PER_SCENE, 3, 64, 64) and their full labels."""
+def render_scene(index: int, seed: int, views: int = VIEWS_PER_SCENE, device: torch.device | str = "cpu") -> Pictures:
+    """`views` pictures of one scene."""
     toys, relation, generator = scene(index, seed)
-    density, colour = build(toys, resolution=resolution, light=random_light(generator))
-    azimuth, elevation = random_views(VIEWS_PER_SCENE, generator)
-    radius = 3.9 + 0.2 * torch.rand(VIEWS_PER_SCENE, generator=generator)  # scene units
-    background = random_background(VIEWS_PER_SCENE, generator)
-    with torch.no_grad():
-        rgb = render_fields(density, colour, orbit(azimuth, elevation, radius), IMAGE_SIZE, background).rgb
-    names = tuple((t.kind, t.colour) for t in toys)
-    labels = [
-        Label(names, relation, fine_view(a, e)) for a, e in zip(azimuth.tolist(), elevation.tolist(), strict=True)
-    ]
-    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 3, 1, 2), labels
+    azimuth, elevation = random_views(views, generator)
+    parts = [(i, name) for i, toy in enumerate(toys) for _, name in toy.parts(torch.zeros(3, 1))]
+    paint = torch.tensor([[i == 0, i == 1, 0, 0, 0] if m == "main" else [0, 0, *FIXED[m]] for i, m in parts])  # (K, 5)
+    layers = trace(toys, orbit(azimuth, elevation, device=device), IMAGE_SIZE, paint=paint)
+    cameras = torch.stack([azimuth, elevation], 1)
+    names = tuple((toy.kind, None) for toy in toys)
+    labels = [Label(names, relation, fine_view(a, e)) for a, e in cameras.tolist()]
+    return Pictures((layers * 255).round().to(torch.uint8).permute(0, 3, 1, 2).contiguous(), cameras, labels)
 
 
-def shrink(images: Tensor, size: int = 48) -> Tensor:
-    """The rendered pictures (N, 3, 64, 64) uint8 at the networks' size, without aliasing."""
-    small = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in images.split(1024)]
-    return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in small])
+def joined(parts: Sequence[Pictures]) -> Pictures:
+    """The pictures of all parts, in order."""
+    layers, cameras = (torch.cat([getattr(p, name) for p in parts]) for name in ("layers", "cameras"))
+    return Pictures(layers, cameras, [label for p in parts for label in p.labels])
 
 
-def render_shard(path: Path, start: int, stop: int, seed: int) -> None:
-    """Scenes start to stop of a data set into one safetensors file: "images", and the labels as JSON in its header."""
-    images, labels = [], []
-    for index in range(start, stop):
-        pictures, texts = render_scene(index, seed)
-        images.append(pictures)
-        labels += [asdict(label) for label in texts]
+def dataset(
+    folder: Path | None, scenes: int, seed: int, *, device: torch.device | str = "cpu", shard: int = 240
+) -> Pictures:
+    """All pictures of scenes 0 ... scenes - 1; shards of `shard` scenes that `folder` holds already are reused (None:
+    nothing is kept)."""
+    parts = []
+    for start in range(0, scenes, shard):
+        stop = min(start + shard, scenes)
+        path = folder and folder / f"seed{seed}_{start:05d}_{stop:05d}.safetensors"
+        if not (path and path.exists()):
+            part = joined([render_scene(i, seed, device=device) for i in range(start, stop)])
+            if path:
+                _write(path, part)
+        else:
+            part = _read(path)
+        parts.append(part)
+    return joined(parts)
+
+
+def _write(path: Path, pictures: Pictures) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
-    save_file({"images": torch.cat(images)}, temporary, metadata={"labels": json.dumps(labels)})
+    labels = json.dumps([asdict(label) for label in pictures.labels])
+    save_file(
+        {"layers": pictures.layers.cpu().contiguous(), "cameras": pictures.cameras},
+        temporary,
+        metadata={"labels": labels},
+    )
     temporary.replace(path)
 
 
-def load_shard(path: Path) -> tuple[Tensor, list[Label]]:
+def _read(path: Path) -> Pictures:
     with safe_open(path, "pt") as file:
-        labels = json.loads(file.metadata()["labels"])
-        return file.get_tensor("images"), [
-            Label(tuple(map(tuple, x["toys"])), x["relation"], x["view"]) for x in labels
-        ]
-
-
-def dataset(folder: Path, scenes: int, seed: int, shard: int = 240) -> tuple[Tensor, list[Label]]:
-    """All pictures (N, 3, 64, 64) uint8 and labels of a data set; shards that `folder` holds already are reused."""
-    folder.mkdir(parents=True, exist_ok=True)
-    images, labels = [], []
-    for start in range(0, scenes, shard):
-        path = folder / f"seed{seed}_{start:05d}_{min(start + shard, scenes):05d}.safetensors"
-        if not path.exists():
-            render_shard(path, start, min(start + shard, scenes), seed)
-        part = load_shard(path)
-        images.append(part[0])
-        labels += part[1]
-    return torch.cat(images), labels
+        rows = json.loads(file.metadata()["labels"])
+        labels = [Label(tuple(map(tuple, x["toys"])), x["relation"], x["view"]) for x in rows]
+        return Pictures(file.get_tensor("layers"), file.get_tensor("cameras"), labels)

@@ -1,11 +1,10 @@
 """Train the toybox from nothing: `python -m jsdsd.toybox.train`.  Resumes where it stopped; writes log and samples.
 
-1. render the captioned pictures;  2. a VAE on them;  3. text encoders and U-Net together on the VAE's latents,
-predicting the noise (Ho et al. 2020) with min-SNR weights (Hang et al. 2023, not re-read), raised where there is much
-noise, and a moving average of the weights;  4. the same again, shorter, on latents moved to mean zero, mostly where
-there is much noise and with half of the colours unsaid: there the free choices of a caption are made, and they must
-come out even.  Everything random comes from generators seeded with the step: a resumed run repeats an unbroken one up
-to rounding.
+1. trace the captioned pictures;  2. a VAE on them, its latents moved to mean zero;  3. text encoders and U-Net together
+on the latents of the pictures before random plain backgrounds, predicting v (Salimans & Ho 2022, not re-read) with
+min-SNR weights (Hang et al. 2023, not re-read), raised where there is much noise, and a moving average of the weights;
+4. the two gates (gates.py).  Everything random comes from generators seeded with the step: a resumed run repeats an
+unbroken one up to rounding.
 """
 
 from __future__ import annotations
@@ -14,24 +13,20 @@ import argparse
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
-from PIL import Image
 from torch import Tensor, nn
 
 from ..objectives.diffusion import Schedule
-from . import checkpoint, model
-from .captions import Label, drop
-from .dataset import dataset, shrink
-from .kinds import COLOURS, KINDS
+from ..scene.views import camera_corner, random_background
+from . import checkpoint, gates, model
+from .dataset import Pictures, dataset
 
-TIME_IDS = torch.tensor([48.0, 48, 0, 0, 48, 48])  # original size, crop corner, target size, in pixels
-
-
-SAVE_EVERY = 250  # steps between checkpoints
+VARIANTS = 8  # colours and sentences drawn for each picture
+UNSAID_CAMERA = 0.2  # share of the pictures whose camera is not said
+REPORT = 50  # steps between two lines of the log; a loss that is not finite is found there
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> float:
@@ -42,19 +37,24 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> floa
 class Training:
     """What both networks share: AdamW, the moving average, checkpoint and log."""
 
-    def __init__(self, name: str, net: nn.Module, folder: Path, steps: int, peak: float, decay: float = 0.999):
-        self.name, self.net, self.steps, self.peak, self.decay = name, net, steps, peak, decay
+    def __init__(
+        self, name: str, net: nn.Module, folder: Path, steps: int, peak: float, decay: float = 0.999, keep: int = 250
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name, self.net, self.steps, self.peak, self.decay, self.keep = name, net, steps, peak, decay, keep
         self.path, self.log = folder / f"{name}.safetensors", folder / "log.csv"
         self.optimiser = torch.optim.AdamW(net.parameters(), peak, betas=(0.9, 0.99), weight_decay=0.01)
         self.ema = {k: v.detach().clone() for k, v in net.state_dict().items() if v.is_floating_point()}
         self.step = checkpoint.read(self.path, net, self.ema, self.optimiser)
-        self.since, self.sum = time.time(), 0.0
+        state = net.state_dict()
+        self.live = [state[k] for k in self.ema]  # what the average follows
+        self.since, self.sum = time.time(), torch.zeros((), device=next(net.parameters()).device)
 
-    def update(self, loss: Tensor, every: int = 50) -> None:
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"{self.name}: the loss is {loss.item()} at step {self.step}; the last checkpoint is {self.path}"
-            )
+    def generator(self, seed: int) -> torch.Generator:
+        """The step's own, on the network's device."""
+        return torch.Generator(self.sum.device).manual_seed(seed * 10_000_019 + self.step)
+
+    def update(self, loss: Tensor) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         for group in self.optimiser.param_groups:
@@ -63,18 +63,22 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)
         keep = min(self.decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            names = [k for k in self.ema]
-            state = self.net.state_dict()
-            torch._foreach_lerp_([self.ema[k] for k in names], [state[k] for k in names], 1 - keep)
+            torch._foreach_lerp_(list(self.ema.values()), self.live, 1 - keep)
         self.step += 1
-        self.sum += loss.item()
-        if self.step % every == 0:
-            line = f"{self.name},{self.step},{self.sum / every:.5f},{(time.time() - self.since) / every:.3f}"
+        self.sum += loss.detach()
+        if self.step % REPORT == 0 or self.step == self.steps:
+            mean = self.sum.item() / REPORT
+            if not math.isfinite(mean):
+                raise FloatingPointError(
+                    f"{self.name}: the loss is {mean} before step {self.step}; the last checkpoint is {self.path}"
+                )
+            line = f"{self.name},{self.step},{mean:.5f},{(time.time() - self.since) / REPORT:.4f}"
             print(line, flush=True)
             with self.log.open("a") as file:
                 file.write(line + "\n")
-            self.since, self.sum = time.time(), 0.0
-        if self.step % SAVE_EVERY == 0 or self.step == self.steps:
+            self.since = time.time()
+            self.sum.zero_()
+        if self.step % self.keep == 0 or self.step == self.steps:
             checkpoint.write(self.path, self.step, self.net, self.ema, self.optimiser)
 
     def averaged(self) -> nn.Module:
@@ -83,47 +87,50 @@ class Training:
         return self.net.eval().requires_grad_(False)
 
 
-def batch_of(images: Tensor, size: int, seed: int, step: int) -> tuple[Tensor, torch.Generator]:
-    """Random indices of one step, and the step's generator."""
-    generator = torch.Generator().manual_seed(seed * 10_000_019 + step)
-    return torch.randint(len(images), (size,), generator=generator), generator
+def some(pictures: Pictures, batch: int, generator: torch.Generator, colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Random pictures (B,), which of their pairs of `colours` (N, each, 2) they have (B,), and what they look like so
+    before random backgrounds, (B, 3, 96, 96) in [-1, 1]."""
+    device = generator.device
+    index = torch.randint(len(pictures), (batch,), generator=generator, device=device)
+    which = torch.randint(colours.shape[1], (batch,), generator=generator, device=device)
+    return index, which, pictures.painted(index, colours[index, which], random_background(batch, generator))
 
 
-def to_float(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) to floats in [-1, 1], the VAE's range."""
-    return images.float() / 127.5 - 1
-
-
-def train_vae(images: Tensor, folder: Path, steps: int, batch: int, seed: int) -> AutoencoderKL:
+def train_vae(
+    pictures: Pictures, folder: Path, steps: int, batch: int, seed: int, start: Path | None = None, keep: int = 250
+) -> AutoencoderKL:
     """Absolute and squared error of the picture and of its differences, and a light pull of the latents to N(0, I)."""
     torch.manual_seed(seed)
-    net = model.vae()
-    run = Training("vae", net, folder, steps, peak=2e-3)
+    device = pictures.layers.device
+    net = (AutoencoderKL.from_pretrained(start, torch_dtype=torch.float32) if start else model.vae()).to(device)
+    colours = torch.arange(64, device=device).view(1, 64, 1) // torch.tensor([1, 8], device=device) % 8  # all pairs
+    colours = colours.expand(len(pictures), 64, 2)
+    run = Training("vae", net, folder, steps, peak=5e-4 if start else 2e-3, keep=keep)
     while run.step < steps:
-        index, generator = batch_of(images, batch, seed, run.step)
-        x = to_float(images[index])
+        generator = run.generator(seed)
+        _, _, x = some(pictures, batch, generator, colours)
         if run.step < 0.7 * steps:  # cheap crops first: the network is convolutional, only its norms see the difference
-            top, left = torch.randint(25, (2,), generator=generator).tolist()
-            x = x[:, :, top : top + 24, left : left + 24]
+            top, left = torch.randint(49, (2,), generator=generator, device=device).tolist()
+            x = x[:, :, top : top + 48, left : left + 48]
         posterior = net.encode(x).latent_dist
-        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
-        error = net.decode(z).sample - x
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=device)
+        error = net.decode(posterior.mean + posterior.std * noise).sample - x
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         run.update(error.abs().mean() + (error**2).mean() + edges + 1e-4 * kl)
     averaged = run.averaged()
     assert isinstance(averaged, AutoencoderKL)
-    with torch.no_grad():
-        index, _ = batch_of(images, 512, seed + 1, 0)
-        scale = 1 / encode(averaged, images[index]).std().item()
-    averaged.register_to_config(scaling_factor=round(scale, 5))
+    generator = torch.Generator(device).manual_seed(seed)
+    latents = torch.cat([encode(averaged, some(pictures, 256, generator, colours)[2]) for _ in range(8)])
+    centre(averaged, latents.mean(dim=(0, 2, 3)))
+    averaged.register_to_config(sample_size=96, scaling_factor=round(1 / latents.std(dim=(0, 2, 3)).mean().item(), 5))
     return averaged
 
 
 @torch.no_grad()
-def encode(net: AutoencoderKL, images: Tensor, chunk: int = 256) -> Tensor:
-    """Mean latents (N, 4, 12, 12), unscaled."""
-    return torch.cat([net.encode(to_float(part)).latent_dist.mean for part in images.split(chunk)])
+def encode(net: AutoencoderKL, x: Tensor) -> Tensor:
+    """Mean latents (B, 4, 24, 24), unscaled, of pictures (B, 3, 96, 96) in [-1, 1]."""
+    return net.encode(x).latent_dist.mean
 
 
 @torch.no_grad()
@@ -131,7 +138,7 @@ def centre(net: AutoencoderKL, mean: Tensor) -> None:
     """Move the latents by -mean (4,), unscaled, in the biases around them; what is decoded stays the same.
 
     Sampling begins with noise of mean zero, while the noisiest pictures in training keep alpha = 0.07 of their mean:
-    summed over 12 x 12 latents that is most of a standard deviation, and every free choice (of a colour) starts tilted.
+    summed over 24 x 24 latents that is more than a standard deviation, and every free choice starts tilted.
     """
     net.quant_conv.bias[:4] -= mean  # the first half of the encoder's outputs is the posterior's mean
     net.post_quant_conv.bias += net.post_quant_conv.weight[:, :, 0, 0] @ mean
@@ -143,88 +150,64 @@ class Prior(nn.Module):
     def __init__(self, seed: int):
         super().__init__()
         pipe = model.pipeline(seed)
-        self.unet, self.first, self.second, self.tokenizer = (
-            pipe.unet,
-            pipe.text_encoder,
-            pipe.text_encoder_2,
-            pipe.tokenizer,
-        )
+        self.unet, self.first, self.second = pipe.unet, pipe.text_encoder, pipe.text_encoder_2
+        self.tokenizer = pipe.tokenizer
 
-    def embed(self, captions: Sequence[str], zero: Tensor) -> tuple[Tensor, Tensor]:
-        """Token embeddings (B, 16, 128) and prompt vectors (B, 64); rows where `zero` (B,) holds become zeros, SDXL's
-        embedding of no prompt."""
-        tokens = self.tokenizer(list(captions), padding="max_length", return_tensors="pt").input_ids
+    def tokens(self, captions: Sequence[str]) -> Tensor:
+        """(B, 16) numbers of words."""
+        return self.tokenizer(list(captions), padding="max_length", return_tensors="pt").input_ids
+
+    def embed(self, tokens: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
+        """Token embeddings (B, 16, 128) and prompt vectors (B, 64) of tokens (B, 16); rows where `zero` (B,) holds
+        become zeros, SDXL's embedding of no prompt."""
         second = self.second(tokens, output_hidden_states=True)
         hidden = [self.first(tokens, output_hidden_states=True).hidden_states[-2], second.hidden_states[-2]]
         keep = (~zero).float()
         return torch.cat(hidden, -1) * keep[:, None, None], second.text_embeds * keep[:, None]
 
-    def forward(self, x_t: Tensor, t: Tensor, captions: Sequence[str], zero: Tensor) -> Tensor:
-        tokens, vector = self.embed(captions, zero)
-        extra = {"text_embeds": vector, "time_ids": TIME_IDS.expand(len(x_t), 6)}
-        return self.unet(x_t, t, tokens, added_cond_kwargs=extra).sample
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One of the prior's two trainings, each with its own checkpoint, optimiser and cosine of the learning rate."""
-
-    name: str
-    steps: int
-    peak: float  # learning rate
-    unsaid_colours: float  # share of labels whose colours are left out before `drop`
-    draws: int  # t is the largest of so many uniform draws: its density is proportional to t^(draws - 1)
+    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor, zero: Tensor, corner: Tensor) -> Tensor:
+        """corner (B, 2): the camera, see `camera_corner`; zeros where it is not said."""
+        embedded, vector = self.embed(tokens, zero)
+        size = corner.new_full((len(x_t), 2), 96.0)  # original size, crop corner, target size, in pixels
+        extra = {"text_embeds": vector, "time_ids": torch.cat([size, corner, size], 1)}
+        return self.unet(x_t, t, embedded, added_cond_kwargs=extra).sample
 
 
 def train_prior(
-    prior: Prior,
-    phase: Phase,
-    latents: Tensor,
-    labels: Sequence[Label],
-    net: AutoencoderKL,
-    folder: Path,
-    batch: int,
-    seed: int,
-) -> Prior:
-    """Noise prediction on scaled latents (N, 4, 12, 12); half of the empty captions become zeros, half empty text.
+    prior: Prior, pictures: Pictures, net: AutoencoderKL, folder: Path, steps: int, batch: int, seed: int,
+    peak: float = 1e-3, keep: int = 250, half: bool = False,
+) -> Prior:  # fmt: skip
+    """v-prediction on scaled latents (B, 4, 24, 24); half of the empty captions become zeros, half empty text.
 
-    The weight of noise level t is min(1, 5/SNR) sqrt(1 + 1/SNR), SNR = alpha²/sigma².  The first factor is min-SNR-5.
-    The second is the geometric mean of weighing errors of the noise (1) and of the picture (about 1/SNR): where the
-    picture is nearly all noise its layout is decided, and there an error of the noise hardly shows.
+    The weight of v's error at noise level t is min(SNR, 5)/(SNR + 1) sqrt(1 + 1/SNR), SNR = alpha^2/sigma^2.  The first
+    factor is min-SNR-5; the second raises what is nearly all noise: there a picture's layout is decided, and an error
+    hardly shows.  half: in bfloat16 where that is safe (autocast), for GPUs.
     """
-    prior.train().requires_grad_(True)
-    schedule = Schedule.from_scheduler(model.scheduler())
-    alphas = schedule.alphas_cumprod.float()
+    device = pictures.layers.device
+    prior = prior.to(device).train().requires_grad_(True)
+    alphas = Schedule.from_scheduler(model.scheduler()).alphas_cumprod.float().to(device)
     snr = alphas / (1 - alphas)
-    weight = (5 / snr).clamp(max=1) * (1 + 1 / snr).sqrt()  # (1000,): 0.1 at t = 20, 1.9 at 500, 15 at 999
-    run = Training(phase.name, prior, folder, phase.steps, phase.peak)
-    while run.step < phase.steps:
-        index, generator = batch_of(latents, batch, seed, run.step)
-        said = [labels[i] for i in index.tolist()]
-        if phase.unsaid_colours:
-            unsaid = torch.rand(batch, generator=generator) < phase.unsaid_colours
-            said = [without_colours(x) if u else x for x, u in zip(said, unsaid.tolist(), strict=True)]
-        captions = [drop(label, generator) for label in said]
-        half = torch.rand(batch, generator=generator) < 0.5
-        zero = torch.tensor([c == "" for c in captions]) & half
-        eps = torch.randn(latents[index].shape, generator=generator)
-        t = torch.randint(len(alphas), (phase.draws, batch), generator=generator).amax(0)
-        x_t = schedule.add_noise(latents[index], eps, t).float()
-        error = ((prior(x_t, t, captions, zero) - eps) ** 2).mean(dim=(1, 2, 3))
+    weight = snr.clamp(max=5) / (snr + 1) * (1 + 1 / snr).sqrt()  # (1000,)
+    sentences, numbers, colours = pictures.variants(VARIANTS, seed)
+    tokens, numbers, colours = prior.tokens(sentences).to(device), numbers.to(device), colours.to(device)
+    corners = camera_corner(*pictures.cameras.T).to(device)  # (N, 2)
+    run = Training("prior", prior, folder, steps, peak, keep=keep)
+    while run.step < steps:
+        generator = run.generator(seed)
+        index, which, x = some(pictures, batch, generator, colours)
+        x0 = encode(net, x) * net.config.scaling_factor
+        empty, camera = torch.rand(2, batch, generator=generator, device=device)
+        said = numbers[index, which]  # (B,)
+        corner = corners[index] * (camera >= UNSAID_CAMERA)[:, None]
+        eps = torch.randn(x0.shape, generator=generator, device=device)
+        t = torch.randint(len(alphas), (batch,), generator=generator, device=device)
+        alpha, sigma = (x.sqrt()[:, None, None, None] for x in (alphas[t], 1 - alphas[t]))
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            v = prior(alpha * x0 + sigma * eps, t, tokens[said], (said == 0) & (empty < 0.5), corner)
+        error = (v.float() - (alpha * eps - sigma * x0)).square().mean(dim=(1, 2, 3))
         run.update((weight[t] * error).mean())
-        if run.step % 1000 == 0:  # a look at the averaged weights
-            raw = {k: v.clone() for k, v in prior.state_dict().items()}
-            prior.load_state_dict(raw | run.ema)
-            sheet(assemble(prior, net), folder / f"samples_{phase.name}_{run.step:05d}.png")
-            prior.load_state_dict(raw)
-            prior.train()
-            run.since = time.time()
     run.averaged()
     return prior
-
-
-def without_colours(label: Label) -> Label:
-    return replace(label, toys=tuple((kind, None) for kind, _ in label.toys))
 
 
 def assemble(prior: Prior, net: AutoencoderKL) -> StableDiffusionXLPipeline:
@@ -235,62 +218,31 @@ def assemble(prior: Prior, net: AutoencoderKL) -> StableDiffusionXLPipeline:
     return pipe
 
 
-def sheet(pipe: StableDiffusionXLPipeline, path: Path, steps: int = 25, guidance_scale: float = 3.0) -> None:
-    """Every kind once, its colour rotating through the eight, front, three-quarter and side view; seed 0."""
-    colours, rows = list(COLOURS), []
-    for view in ("front", "front right", "right side"):
-        prompts = [
-            f"a {colours[i % 8]} {kind}, {view} view".replace("a orange", "an orange") for i, kind in enumerate(KINDS)
-        ]
-        pictures = pipe(
-            prompts,
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            output_type="np",
-            generator=torch.Generator().manual_seed(0),
-        ).images
-        rows.append(torch.from_numpy(pictures))
-    both = torch.cat(
-        [
-            torch.cat([torch.cat(list(r[:12]), 1) for r in rows]),
-            torch.cat([torch.cat(list(r[12:]), 1) for r in rows]),
-        ]
-    )
-    Image.fromarray((both * 255).round().byte().numpy()).save(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m jsdsd.toybox.train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("build/toybox"),
-        help="data, checkpoints, log and results (default build/toybox)",
-    )
-    parser.add_argument("--scenes", type=int, default=7680, help="scenes of 6 pictures (default 7680)")
-    parser.add_argument("--vae-steps", type=int, default=2000, help="of 32 pictures (default 2000)")
-    parser.add_argument("--steps", type=int, default=12000, help="of the U-Net, 64 latents each (default 12000)")
-    parser.add_argument("--even-steps", type=int, default=4000, help="of the last phase (default 4000)")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    images, labels = dataset(options.folder / "data", options.scenes, options.seed)
-    print(f"{len(images)} pictures of {options.scenes} scenes", flush=True)
-    images = shrink(images)
-    net = train_vae(images, options.folder, options.vae_steps, batch=32, seed=options.seed)
-    latents = encode(net, images) * net.config.scaling_factor
-    prior = Prior(options.seed)
-    first = Phase("prior", options.steps, peak=1e-3, unsaid_colours=0, draws=1)
-    prior = train_prior(prior, first, latents, labels, net, options.folder, batch=64, seed=options.seed)
-    mean = latents.mean(dim=(0, 2, 3), keepdim=True)  # (1, 4, 1, 1)
-    centre(net, mean.flatten() / net.config.scaling_factor)
-    even = Phase("even", options.even_steps, peak=5e-4, unsaid_colours=0.5, draws=2)
-    prior = train_prior(prior, even, latents - mean, labels, net, options.folder, batch=64, seed=options.seed)
-    model.save(assemble(prior, net), options.folder / "weights")
-    sheet(assemble(prior, net), options.folder / "samples.png")
+    add = parser.add_argument
+    add("--folder", type=Path, default=Path("build/toybox"), help="data, checkpoints, log, results (build/toybox)")
+    add("--scenes", type=int, default=6000, help="scenes of 8 pictures (default 6000)")
+    add("--vae", type=Path, metavar="FOLDER", help="begin with this VAE (default: from nothing)")
+    add("--vae-steps", type=int, default=3000, help="of 32 pictures (default 3000)")
+    add("--steps", type=int, default=60000, help="of the U-Net, 32 pictures each (default 60000)")
+    add("--batch", type=int, default=32)
+    add("--device", default="cpu")
+    add("--seed", type=int, default=1)
+    o = parser.parse_args()
+    pictures = dataset(o.folder / "data", o.scenes, o.seed, device=o.device)
+    print(f"{len(pictures)} pictures of {o.scenes} scenes", flush=True)
+    pictures.layers = pictures.layers.to(o.device)
+    net = train_vae(pictures, o.folder, o.vae_steps, 32, o.seed, o.vae)
+    half = torch.device(o.device).type == "cuda"
+    prior = train_prior(Prior(o.seed), pictures, net, o.folder, o.steps, o.batch, o.seed, half=half)
+    pipe = assemble(prior, net)
+    model.save(pipe, o.folder / "weights")
+    gates.report(pipe, o.folder)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_random_times_are_random_and_repeat_with_the_seed() -> None:
         return [step.record.t for step in run]
 
     assert levels(0, times=UniformTime()) == levels(0, times=UniformTime()) != levels(1, times=UniformTime())
-    assert levels(0) == levels(1) == levels(0, times=Anneal()) == [979, 500, 20]
+    assert levels(0) == levels(1) == levels(0, times=Anneal(power=2)) == [979, 260, 20]
 
 
 @pytest.mark.parametrize("objective", [SDS(), JSD(inversion_eta=0.0)])

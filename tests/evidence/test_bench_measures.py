@@ -10,11 +10,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.evidence.judge import Judge, load_judge
-from benchmarks.evidence.measures import against, front_count, measure, seen, stability, true_grid, truths
+from benchmarks.evidence.measures import Seen, against, front_count, measure, seen, stability, true_scene
 from benchmarks.evidence.prompts import PROMPTS, SETS, chosen
 from jsdsd.scene.voxels import VoxelGrid
+from jsdsd.toybox import true_grid
 
 CAR = PROMPTS["a blue car"]
+
+
+def as_is(grid: VoxelGrid) -> Seen:
+    """Measured at the grid's own resolution: these grids are fine already."""
+    return seen(grid, finer=1)
+
+
+@pytest.fixture(scope="module")
+def car() -> Seen:
+    return as_is(true_grid(CAR.scene()))
 
 
 @pytest.fixture(scope="module")
@@ -43,47 +54,48 @@ def test_prompts_are_as_many_as_said_and_half_of_each_set_is_for_development() -
 
 @pytest.mark.parametrize("text", ["a blue car", "a red ball on a blue table", "a yellow duck next to a green tree"])
 def test_the_truth_against_itself_is_right_in_everything(text: str) -> None:
-    found = against(seen(true_grid(PROMPTS[text].scene())), truths(PROMPTS[text]))
-    assert found["iou"] == found["volume_iou"] == found["saturation"] == found["detail"] == 1
+    truth = true_scene(PROMPTS[text].scene())
+    found = against(truth, truth)
+    assert found["iou"] == found["volume_iou"] == found["saturation"] == found["detail"] == found["edges"] == 1
     assert found["colour_error"] == 0 and found["haze"] < 0.001
-    assert found["size"] == len(truths(PROMPTS[text])) - 1  # the largest: scale 1, or a pair's only size
+    voxels = against(as_is(true_grid(PROMPTS[text].scene(), resolution=96)), truth)  # a cell is .02
+    assert voxels["iou"] > 0.93 and voxels["volume_iou"] > 0.8 and voxels["colour_error"] < 0.03
 
 
 @pytest.mark.parametrize("share", [0.3, 0.8])
-def test_saturation_is_the_share_of_the_colour_that_is_left(share: float) -> None:
+def test_saturation_is_the_share_of_the_colour_that_is_left(share: float, car: Seen) -> None:
     grey = changed(lambda d, c: (d, c.mean(0) + share * (c - c.mean(0))))
-    found = against(seen(grey), truths(CAR))
+    found = against(as_is(grey), car)
     assert found["saturation"] == pytest.approx(share, rel=0.01)
     assert found["iou"] == 1 and found["detail"] < 1
 
 
 def test_a_grey_truth_has_no_saturation_ratio() -> None:
-    grey = seen(changed(lambda d, c: (d, c.mean(0).expand(3, -1, -1, -1).contiguous())))
-    assert against(seen(true_grid(CAR.scene())), [grey])["saturation"] != pytest.approx(0)
-    assert torch.tensor(against(grey, [grey])["saturation"]).isnan()
+    grey = as_is(changed(lambda d, c: (d, c.mean(0).expand(3, -1, -1, -1).contiguous())))
+    assert torch.tensor(against(grey, grey)["saturation"]).isnan()
 
 
-def test_speckle_is_too_much_detail_and_one_flat_colour_too_little() -> None:
+def test_speckle_is_too_much_detail_and_one_flat_colour_too_little(car: Seen) -> None:
     noise = torch.rand(3, 64, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert against(seen(changed(lambda d, c: (d, 0.5 * c + 0.5 * noise))), truths(CAR))["detail"] > 2
+    assert against(as_is(changed(lambda d, c: (d, 0.5 * c + 0.5 * noise))), car)["detail"] > 2
     flat = changed(lambda d, c: (d, torch.full_like(c, 0.5)))
-    assert against(seen(flat), truths(CAR))["detail"] < 0.2
+    assert against(as_is(flat), car)["detail"] < 0.2
 
 
-def test_a_hollow_body_counts_as_full_and_half_a_body_as_half() -> None:
+def test_a_hollow_body_counts_as_full_and_half_a_body_as_half(car: Seen) -> None:
     def hollow(density: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
         shell = F.max_pool3d((density < 40).float()[None], 7, stride=1, padding=3)[0] > 0  # three cells deep
         assert ((density > 40) & ~shell).sum() > 0.1 * (density > 40).sum()
         return torch.where(shell, density, 0.0), colour
 
-    assert against(seen(changed(hollow)), truths(CAR))["volume_iou"] > 0.98
+    assert against(as_is(changed(hollow)), car)["volume_iou"] > 0.98
     half = changed(lambda d, c: (d * (torch.arange(64) < 32), c))  # the half with x < 0
-    assert against(seen(half), truths(CAR)[-1:])["volume_iou"] == pytest.approx(0.5, abs=0.03)
+    assert against(as_is(half), car)["volume_iou"] == pytest.approx(0.5, abs=0.03)
 
 
-def test_fog_is_haze() -> None:
+def test_fog_is_haze(car: Seen) -> None:
     fog = changed(lambda d, c: (d + 0.05, c))
-    assert against(seen(fog), truths(CAR))["haze"] > 0.04
+    assert against(as_is(fog), car)["haze"] > 0.04
 
 
 def test_a_toy_that_faces_sideways_is_wrong(judge: Judge) -> None:
@@ -91,7 +103,7 @@ def test_a_toy_that_faces_sideways_is_wrong(judge: Judge) -> None:
     turned = measure(judge, CAR, changed(lambda d, c: (d.rot90(1, (1, 2)), c.rot90(1, (2, 3)))))
     assert right["kind_right"] == right["colour_right"] == 1 and right["view_right"] > 0.7
     assert turned["kind_right"] == 1 and turned["view_right"] < 0.2
-    assert turned["iou"] < 0.9 < right["iou"] == 1
+    assert turned["iou"] < 0.9 < right["iou"]
 
 
 def test_a_toy_with_two_fronts_has_two(judge: Judge) -> None:

@@ -24,11 +24,12 @@ from benchmarks.evidence.judge import accuracy, load_judge
 from jsdsd import Asset, VoxelGrid
 from jsdsd.toybox import COLOURS, KINDS, Toy, true_grid
 from jsdsd.toybox.captions import VIEWS, Label
+from jsdsd.toybox.dataset import Pictures
 
 
 @pytest.fixture(scope="module")
 def duck() -> VoxelGrid:
-    return true_grid(Toy("duck", "yellow", 0.9))
+    return true_grid(Toy("duck", "yellow"))
 
 
 def turned(grid: VoxelGrid) -> VoxelGrid:
@@ -37,23 +38,11 @@ def turned(grid: VoxelGrid) -> VoxelGrid:
     return VoxelGrid.from_fields(torch.rot90(density, 1, (1, 2)), torch.rot90(colour, 1, (2, 3)))
 
 
-def test_the_true_toy_is_perfect_and_its_size_is_found(duck: VoxelGrid) -> None:
-    found = against_truth(duck, "duck", "yellow")
-    assert found["iou"] > 0.999 and found["size"] == pytest.approx(0.9)
-    assert found["colour_error"] < 1e-3
-    assert found["haze"] < 0.01  # not 0: half-covered pixels at the edge are outside of the silhouette
-
-
-def test_a_turned_toy_or_another_colour_is_not(duck: VoxelGrid) -> None:
+def test_a_turned_toy_or_another_colour_is_not_the_true_one(duck: VoxelGrid) -> None:
+    right, blue = (against_truth(duck, "duck", colour) for colour in ("yellow", "blue"))
+    assert right["iou"] > 0.93 and right["colour_error"] < 0.03  # cells of .03
+    assert blue["iou"] == right["iou"] and blue["colour_error"] > 0.3  # inside the toy, where all differs
     assert against_truth(turned(duck), "duck", "yellow")["iou"] < 0.9
-    blue = against_truth(duck, "duck", "blue")
-    assert blue["iou"] > 0.999 and blue["colour_error"] > 0.3  # inside the toy, where all differs
-
-
-def test_haze_is_counted_outside_the_toy(duck: VoxelGrid) -> None:
-    density, colour = duck.fields()
-    found = against_truth(VoxelGrid.from_fields(density + 0.1, colour), "duck", "yellow")
-    assert found["iou"] > 0.97 and 0.05 < found["haze"] < 0.2  # 0.1 a unit, over 2 units: up to a fifth
 
 
 def test_the_judge_knows_true_toys_and_their_views(duck: VoxelGrid) -> None:
@@ -148,12 +137,14 @@ def test_the_judges_accuracy_counts_what_a_picture_can_tell() -> None:
             return {head: torch.eye(sizes[head])[where[head]].repeat(len(pictures), 1) for head in where}
 
     labels = [
-        Label((("duck", "red"),), None, "front"),
-        Label((("ball", "red"),), None, "back"),
-        Label((("duck", "blue"),), None, "overhead"),
-        Label((("duck", "red"), ("table", "red")), "on", "front"),  # pairs are not judged
+        Label((("duck", None),), None, "front"),
+        Label((("ball", None),), None, "back"),
+        Label((("duck", None),), None, "overhead"),
+        Label((("duck", None), ("table", None)), "on", "front"),  # pairs are not judged
     ]
-    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
-    assert accuracy(Stub(), images, labels) == pytest.approx(  # type: ignore[arg-type]
-        {"kind": 2 / 3, "kind, around": 1 / 2, "kind, overhead": 1.0, "colour": 2 / 3, "view": 1 / 2}
+    known = Pictures(torch.randint(0, 40, (4, 6, 96, 96), dtype=torch.uint8), torch.zeros(4, 2), labels)
+    generator = torch.Generator().manual_seed(0)
+    red = (torch.randint(8, (3, 2), generator=generator)[:, 0] == 0).float().mean().item()  # the judge's own draw
+    assert accuracy(Stub(), known) == pytest.approx(  # type: ignore[arg-type]
+        {"kind": 2 / 3, "kind, around": 1 / 2, "kind, overhead": 1.0, "colour": red, "view": 1 / 2}
     )

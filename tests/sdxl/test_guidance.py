@@ -36,7 +36,7 @@ def diffusers_step(
     step = scheduler.step
 
     def record(model_output: torch.Tensor, t: torch.Tensor, sample: torch.Tensor, **rest: Any) -> Any:
-        seen.setdefault("eps", model_output.clone())
+        seen.setdefault("out", model_output.clone())
         seen.setdefault("t", int(t))
         seen.setdefault("x_t", sample.clone())
         return step(model_output, t, sample, **rest)
@@ -65,7 +65,8 @@ def diffusers_step(
 def test_guided_noise_is_that_of_diffusers(guidance: Guidance, negative: str | None, scale: float, steps: int) -> None:
     theirs = diffusers_step(guidance, PROMPTS, negative, scale, steps)
     ours = guidance.predict_eps(theirs["x_t"], theirs["t"], guidance.encode_prompts(PROMPTS, negative), scale)
-    assert (ours - theirs["eps"]).abs().max() < 1e-5
+    eps = guidance.schedule.eps_from_v(theirs["x_t"], theirs["out"], theirs["t"])  # the toybox predicts v
+    assert (ours - eps).abs().max() < 1e-5
 
 
 def test_no_negative_prompt_is_zeros_and_an_empty_one_is_not(guidance: Guidance) -> None:
@@ -95,21 +96,25 @@ def test_a_batch_is_its_rows_and_times_may_differ(guidance: Guidance) -> None:
 
 
 def test_other_predictions_are_turned_into_noise(guidance: Guidance) -> None:
-    """The same network, declared to predict v or x0: noise, v and x0 of one point must agree with the schedule."""
+    """One network, declared to predict noise, v or x0: noise, v and x0 of one point must agree with the schedule."""
     e = guidance.encode_prompts(PROMPTS[:1])
     x, t = torch.randn(1, *guidance.latent_shape, generator=torch.Generator().manual_seed(1)), 300
-    out = guidance.predict_eps(x, t, e, 1.0)
+    guidance.prediction_type = "epsilon"
+    try:
+        out = guidance.predict_eps(x, t, e, 1.0)
+    finally:
+        guidance.prediction_type = "v_prediction"
     alpha, sigma = guidance.schedule.alpha(t), guidance.schedule.sigma(t)
     for kind, expected in (("v_prediction", sigma * x + alpha * out), ("sample", (x - alpha * out) / sigma)):
         guidance.prediction_type = kind
         try:
             assert torch.allclose(guidance.predict_eps(x, t, e, 1.0), expected, atol=1e-5)
         finally:
-            guidance.prediction_type = "epsilon"
+            guidance.prediction_type = "v_prediction"
 
 
 def test_latents_carry_a_gradient_and_are_the_vaes(guidance: Guidance) -> None:
-    rgb = torch.rand(2, 48, 48, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    rgb = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     latents = guidance.encode_images(rgb)
     assert latents.shape == (2, *guidance.latent_shape)
     with torch.no_grad():
@@ -119,7 +124,7 @@ def test_latents_carry_a_gradient_and_are_the_vaes(guidance: Guidance) -> None:
     assert torch.allclose(latents, theirs, atol=1e-6)
     latents.sum().backward()
     assert rgb.grad is not None and rgb.grad.abs().sum() > 0
-    assert guidance.encode_images(torch.rand(1, 96, 96, 3)).shape == (1, *guidance.latent_shape)
+    assert guidance.encode_images(torch.rand(1, 48, 48, 3)).shape == (1, *guidance.latent_shape)
 
 
 def test_the_gradient_through_the_vae_is_the_finite_difference(guidance: Guidance) -> None:
@@ -143,7 +148,7 @@ def test_decoding_undoes_encoding(guidance: Guidance) -> None:
     from jsdsd import orbit, render
 
     with torch.no_grad():
-        rgb = render(grid, orbit([0.0, 60.0]), 48, 0.7).rgb
+        rgb = render(grid, orbit([0.0, 60.0]), 96, 0.7).rgb
         again = guidance.decode_latents(guidance.encode_images(rgb))
     assert again.shape == rgb.shape and (again - rgb).abs().mean() < 0.04
 
