@@ -27,7 +27,7 @@ def test_the_pages_code_runs_here_and_from_the_sandboxs_command_line(
     names: dict[str, object] = {}
     exec(CODE + USE, names)
     objective = named_objective("mine:TwoNoises", {})
-    check_for_asset(objective, checkpoint=True)
+    check_for_asset(objective)
     x0 = torch.zeros(3, 2)
     step = objective.gradient(ring(), x0, 500, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)

@@ -121,7 +121,7 @@ def test_half_precision_does_not_overflow_on_large_latents() -> None:
     """A past failure: the sum of the squared error over 16,384 latents, on its way back in float16."""
     model = Guidance(miniature.pipeline(sample_size=64), dtype=torch.float16)
     delta, _ = own_words(model, model.encode_prompts(["a mug"]), 1, 0, 3.0, steps=1, batch=1, sample_steps=1)
-    assert delta.abs().max() == pytest.approx(0.1, rel=0.01)  # one step of Adam
+    assert delta.abs().max() == pytest.approx(0.2, rel=0.01)  # one step of Adam
 
 
 def test_what_cannot_work_is_refused_in_words(guidance: Guidance) -> None:
