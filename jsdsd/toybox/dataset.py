@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from ..files import whole_file
 from ..scene.cameras import orbit
 from ..scene.views import fine_view, random_views
 from .captions import RELATIONS, SUPPORTS, Label, drop
@@ -116,15 +117,10 @@ def dataset(
 
 
 def _write(path: Path, pictures: Pictures) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
     labels = json.dumps([asdict(label) for label in pictures.labels])
-    save_file(
-        {"layers": pictures.layers.cpu().contiguous(), "cameras": pictures.cameras},
-        temporary,
-        metadata={"labels": labels},
-    )
-    temporary.replace(path)
+    tensors = {"layers": pictures.layers.cpu().contiguous(), "cameras": pictures.cameras}
+    with whole_file(path) as file:
+        file.write(save(tensors, metadata={"labels": labels}))
 
 
 def _read(path: Path) -> Pictures:
